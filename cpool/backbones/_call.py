@@ -1,0 +1,59 @@
+"""What one forward carries besides its inputs, readable from hooks and from the attention function.
+
+A context variable, not an attribute of the model: two threads, or two prompted models over one
+backbone, each see their own call, and a call that ends leaves nothing behind.
+"""
+
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+__all__ = ["CALL", "Call", "Prefix", "Seen"]
+
+
+class Prefix(NamedTuple):
+    """Keys and values that one layer gets in front of its own, each [B H N E]."""
+
+    layer: int
+    key: Tensor
+    value: Tensor
+
+
+class Seen(NamedTuple):
+    """What the recording of a model's attention saw at one call of an attention module."""
+
+    module: nn.Module
+    heads: int
+    head_dim: int
+
+
+@dataclass(eq=False)
+class Call:
+    """One forward: prefixes by attention module, tokens for the embedding, and what was used."""
+
+    prefixes: dict[nn.Module, list[Prefix]] = field(default_factory=dict)
+    tokens: Tensor | None = None
+    turns: dict[nn.Module, int] = field(default_factory=dict)
+    consumed: set[int] = field(default_factory=set)
+    insert_at: int = 0
+    inserted: bool = False
+    extended: set[nn.Module] = field(default_factory=set)
+    states: dict[int, Tensor] = field(default_factory=dict)
+    recorder: list[Seen] | None = None
+
+    def take(self, module: nn.Module) -> Prefix | None:
+        """Return the prefix of this module for its next turn, and note that it was used."""
+        prefixes = self.prefixes.get(module)
+        if prefixes is None:
+            return None
+        # Some models (ALBERT) run one module as several layers: the n-th turn is the n-th layer.
+        turn = self.turns.get(module, 0)
+        self.turns[module] = turn + 1
+        prefix = prefixes[turn % len(prefixes)]
+        self.consumed.add(prefix.layer)
+        return prefix if prefix.key.shape[2] else None
+
+
+CALL: ContextVar[Call | None] = ContextVar("cpool_call", default=None)

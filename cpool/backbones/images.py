@@ -1,0 +1,241 @@
+"""From raw images to pixel values, vectorised, as the model's image processor would do it.
+
+The processors of transformers work image by image, or need torchvision. This follows the settings
+of a processor over whole arrays instead; a processor that does anything else is called as it is.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Num
+from torch import Tensor
+
+from cpool.errors import DataError
+
+__all__ = ["prepare"]
+
+_MODES = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}  # PIL's numbers of filters
+
+
+def prepare(images: Any, processor: Any, channels: int = 3) -> Float[Tensor, "B C H W"]:
+    """Turn images into normalised pixel values of one size.
+
+    Args:
+        images: one array [n H W] or [n H W C], or a sequence of arrays, tensors, PIL images or
+            paths, also of different sizes; uint8, or float in [0, 1]. Grey images are repeated
+            over the channels.
+        processor: a Hugging Face image processor.
+        channels: C of the model.
+
+    Raises:
+        DataError: no image, a wrong shape or type, NaN or infinite values, floats outside [0, 1].
+    """
+    settings = _Settings(processor)
+    groups = _groups(images, channels)
+    total = sum(len(places) for places, _ in groups)
+    result: Tensor | None = None
+    for places, pixels in groups:
+        values = settings(pixels) if settings.plain else _by_processor(pixels, processor)
+        if result is None:
+            result = torch.empty(total, channels, *values.shape[2:])
+        if values.shape[2:] != result.shape[2:]:
+            raise DataError(
+                expected=f"images that the processor brings to one size, {tuple(result.shape[2:])}",
+                got=f"{tuple(values.shape[2:])} as well",
+                remedy="Bring them to one size before, or use a processor with a fixed size.",
+            )
+        result[places] = values.expand(-1, channels, -1, -1)
+    assert result is not None
+    return result
+
+
+# ---- input ------------------------------------------------------------------------------------
+
+
+def _groups(images: Any, channels: int) -> list[tuple[Tensor, Tensor]]:
+    """Return (positions, pixels [n c H W]) of images of equal shape; c is 1 or `channels`."""
+    if isinstance(images, (np.ndarray, Tensor)):
+        if len(images) and images.ndim in (3, 4):
+            return [(torch.arange(len(images)), _pixels(images, channels))]
+        raise _wrong(f"an array of shape {tuple(images.shape)}")
+    if isinstance(images, (str, bytes, Path)) or not hasattr(images, "__len__") or not len(images):
+        raise _wrong(repr(images)[:80])
+    arrays = [_array(image) for image in images]
+    shapes: dict[tuple[Any, ...], list[int]] = {}
+    for i, array in enumerate(arrays):
+        if array.ndim not in (2, 3):
+            raise _wrong(f"an image of shape {array.shape} at position {i}")
+        shapes.setdefault((array.dtype, *array.shape), []).append(i)
+    return [
+        (torch.tensor(places), _pixels(np.stack([arrays[i] for i in places]), channels))
+        for places in shapes.values()
+    ]
+
+
+def _array(image: Any) -> np.ndarray[Any, Any]:
+    if isinstance(image, (str, Path)):
+        image = _open(image)
+    if hasattr(image, "getbands"):  # PIL, without importing it
+        image = image if image.mode in ("L", "RGB") else image.convert("RGB")
+    return image.numpy() if isinstance(image, Tensor) else np.asarray(image)
+
+
+def _open(path: str | Path) -> Any:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return image.convert(image.mode if image.mode in ("L", "RGB") else "RGB")
+    except (OSError, UnidentifiedImageError) as error:
+        raise DataError(
+            expected="an image file", got=f"{path}: {error}", remedy="Check or drop the file."
+        ) from error
+
+
+def _pixels(images: Any, channels: int) -> Tensor:
+    """Return uint8 or float pixels [n c H W] of one array [n H W] or [n H W C], checked."""
+    array = images.numpy() if isinstance(images, Tensor) else images
+    kind = array.dtype
+    if kind != np.uint8 and not (kind.kind == "f"):
+        raise DataError(
+            expected="images of type uint8 (0 to 255) or float (0 to 1)",
+            got=str(kind),
+            remedy="Cast them: `x.astype('uint8')`.",
+        )
+    if array.ndim == 3:
+        array = array[..., None]
+    if array.shape[-1] not in {1, channels} or 0 in array.shape:
+        raise _wrong(f"an array of shape {tuple(images.shape)}", channels)
+    if kind.kind == "f":
+        array = _check_floats(array)
+    # Copied: torch cannot wrap read-only arrays (memory-mapped data) without a warning.
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, -1, 1)).copy())
+
+
+def _check_floats(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    low, high = float(array.min()), float(array.max())
+    if not np.isfinite([low, high]).all():
+        bad = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(1))
+        raise DataError(
+            expected="finite pixel values",
+            got=f"NaN or infinity in {len(bad)} images, the first at position {bad[0]}",
+            remedy="Repair or drop them.",
+        )
+    if low < 0 or high > 1:
+        raise DataError(
+            expected="float images in [0, 1]",
+            got=f"values from {low:g} to {high:g}",
+            remedy="Divide by the largest possible value, or pass uint8 images in 0..255.",
+        )
+    return array.astype(np.float32)
+
+
+def _wrong(got: str, channels: int = 3) -> DataError:
+    return DataError(
+        expected=f"images as [n H W] or [n H W {channels}], channels last, at least one",
+        got=got,
+        remedy="Put a single image into a list; move the channel axis to the end.",
+    )
+
+
+# ---- processing -------------------------------------------------------------------------------
+
+
+class _Settings:
+    """The settings of a processor that this module can follow."""
+
+    def __init__(self, processor: Any) -> None:
+        def get(name: str, default: Any = None) -> Any:
+            value = getattr(processor, name, default)
+            return default if value is None else value
+
+        self.size = _sizes(get("size")) if get("do_resize", False) else None
+        self.crop = _sizes(get("crop_size")) if get("do_center_crop", False) else None
+        self.mode = _MODES.get(int(get("resample", 2)))
+        self.factor = float(get("rescale_factor", 1 / 255)) if get("do_rescale", True) else 1.0
+        self.mean = self.std = None
+        if get("do_normalize", False):
+            self.mean, self.std = (_column(get(key)) for key in ("image_mean", "image_std"))
+        fixed = self.size is None or {"height", "width"} == set(self.size)
+        self.plain = (
+            (fixed or (self.size is not None and set(self.size) == {"shortest_edge"}))
+            and self.mode is not None
+            and not get("do_pad", False)
+            and (self.crop is None or {"height", "width"} == set(self.crop))
+            and not get("do_reduce_labels", False)
+            and not get("do_flip_channel_order", False)
+        )
+
+    def __call__(self, pixels: Num[Tensor, "n c H W"]) -> Float[Tensor, "n C h w"]:
+        """Resize, crop, rescale and normalise."""
+        whole = pixels.dtype == torch.uint8
+        if self.size is not None:
+            pixels = self._resize(pixels)
+        if self.crop is not None:
+            pixels = _center_crop(pixels, self.crop["height"], self.crop["width"])
+        # Floats are already in [0, 1], which is what rescaling makes of uint8.
+        values = pixels.float() * self.factor if whole else pixels.float()
+        if self.mean is not None and self.std is not None:
+            values = (values - self.mean) / self.std
+        return values
+
+    def _resize(self, pixels: Tensor) -> Tensor:
+        height, width = pixels.shape[2:]
+        assert self.size is not None and self.mode is not None
+        if "shortest_edge" in self.size:
+            short = self.size["shortest_edge"]
+            target = (
+                (short, int(short * width / height))
+                if height <= width
+                else (int(short * height / width), short)
+            )
+        else:
+            target = (self.size["height"], self.size["width"])
+        if target == (height, width):
+            return pixels
+        # The uint8 kernel rounds after each direction, as PIL does.
+        smooth = self.mode != "nearest-exact"
+        resized = F.interpolate(pixels, target, mode=self.mode, antialias=smooth)
+        return resized if resized.dtype == torch.uint8 else resized.clamp(0, 1)
+
+
+def _sizes(size: Any) -> dict[str, int] | None:
+    if size is None:
+        return None
+    if isinstance(size, int):
+        return {"height": size, "width": size}
+    if not isinstance(size, dict):  # SizeDict of transformers
+        size = {k: getattr(size, k, None) for k in ("height", "width", "shortest_edge")} | {
+            k: v for k in ("longest_edge", "max_height") if (v := getattr(size, k, None))
+        }
+    return {key: int(value) for key, value in size.items() if value is not None}
+
+
+def _column(values: Any) -> Tensor:
+    values = [values] if isinstance(values, (int, float)) else list(values)
+    return torch.tensor(values, dtype=torch.float32).reshape(1, -1, 1, 1)
+
+
+def _center_crop(pixels: Tensor, height: int, width: int) -> Tensor:
+    missing_h, missing_w = height - pixels.shape[2], width - pixels.shape[3]
+    # Smaller images are padded with black first, the extra row and column in front.
+    over = (max(missing_w, 0), max(missing_h, 0))
+    if any(over):
+        w, h = over
+        pixels = F.pad(pixels, ((w + 1) // 2, w // 2, (h + 1) // 2, h // 2))
+    top, left = (pixels.shape[2] - height) // 2, (pixels.shape[3] - width) // 2
+    return pixels[:, :, top : top + height, left : left + width]
+
+
+def _by_processor(pixels: Tensor, processor: Any) -> Tensor:
+    images: Sequence[Any] = list(pixels.expand(-1, 3, -1, -1).numpy())
+    options: dict[str, Any] = {} if pixels.dtype == torch.uint8 else {"do_rescale": False}
+    made = processor(
+        images=images, return_tensors="pt", input_data_format="channels_first", **options
+    )
+    values: Tensor = made["pixel_values"]
+    return values

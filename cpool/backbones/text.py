@@ -1,0 +1,100 @@
+"""From texts to token ids: validation, truncation that is counted, padding."""
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cpool.errors import DataError
+
+__all__ = ["TruncationWarning", "prepare"]
+
+
+class TruncationWarning(UserWarning):
+    """Texts were longer than the model allows and lost their end."""
+
+
+def prepare(texts: Any, tokenizer: Any, max_tokens: int | None) -> dict[str, Tensor]:
+    """Tokenise texts and pad them to the longest, on the tokenizer's own side.
+
+    Args:
+        texts: a sequence of non-empty strings.
+        tokenizer: a Hugging Face tokenizer.
+        max_tokens: longer texts are cut to so many tokens, special tokens kept; None: never.
+
+    Raises:
+        DataError: no texts, something that is not a text, or an empty one.
+    """
+    texts = _check(texts)
+    rows = _tokenise(texts, tokenizer, max_tokens)
+    empty = [i for i, ids in enumerate(rows["input_ids"]) if not ids]
+    if empty:
+        raise DataError(
+            expected="texts of at least one token",
+            got=f"none in text {empty[0]}: {texts[empty[0]]!r}",
+            remedy="Drop such texts or give the tokenizer a start token.",
+        )
+    return _pad(rows, tokenizer)
+
+
+def _check(texts: Any) -> list[str]:
+    if isinstance(texts, str) or not hasattr(texts, "__len__") or not len(texts):
+        raise DataError(
+            expected="a sequence of texts, at least one",
+            got=repr(texts)[:80],
+            remedy='Put a single text into a list: ["…"].',
+        )
+    texts = list(texts)
+    for i, item in enumerate(texts):
+        if not isinstance(item, str) or not item.strip():
+            raise DataError(
+                expected="non-empty texts",
+                got=f"{item!r} at position {i}"[:120],
+                remedy="Drop empty texts, and turn other values into strings, before the stream.",
+            )
+    return [str(item) for item in texts]
+
+
+def _tokenise(texts: list[str], tokenizer: Any, limit: int | None) -> dict[str, list[list[int]]]:
+    options: dict[str, Any] = {"padding": False, "return_attention_mask": False, "verbose": False}
+    rows = {k: list(v) for k, v in tokenizer(texts, truncation=False, **options).items()}
+    if limit is None:
+        return rows
+    if limit < 1 + tokenizer.num_special_tokens_to_add():
+        raise DataError(
+            expected="room for at least one token beside the special ones",
+            got=f"max_tokens={limit}",
+            remedy="Use shorter prompts, or a model that takes longer inputs.",
+        )
+    long = [i for i, ids in enumerate(rows["input_ids"]) if len(ids) > limit]
+    if long:
+        cut = tokenizer([texts[i] for i in long], truncation=True, max_length=limit, **options)
+        for key, values in rows.items():
+            for i, row in zip(long, cut[key], strict=True):
+                values[i] = row
+        warnings.warn(
+            f"{len(long)} of {len(texts)} texts were longer than {limit} tokens and were cut.",
+            TruncationWarning,
+            stacklevel=4,
+        )
+    return rows
+
+
+def _pad(rows: dict[str, list[list[int]]], tokenizer: Any) -> dict[str, Tensor]:
+    lengths = torch.tensor([len(ids) for ids in rows["input_ids"]])
+    width = int(lengths.max())
+    places = torch.arange(width)
+    left = getattr(tokenizer, "padding_side", "right") == "left"
+    mask = places >= (width - lengths[:, None]) if left else places < lengths[:, None]
+    # Padding is masked, so any id will do where there is no pad token (GPT-2, Llama).
+    fill = {"input_ids": tokenizer.pad_token_id or 0}
+    batch = {"attention_mask": mask.long()}
+    for key in ("input_ids", "token_type_ids"):
+        if key in rows:
+            padded = torch.full(mask.shape, fill.get(key, 0))
+            padded[mask] = torch.tensor([value for row in rows[key] for value in row])
+            batch[key] = padded
+    return batch
+
+

@@ -1,0 +1,165 @@
+"""Checkpoints: one safetensors file a block, a manifest written last, everything atomic.
+
+File names end in a piece of their SHA-256, so a file is never overwritten by another content:
+what is frozen is written once, and a process killed at any moment leaves the old manifest with
+all the files that it names.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load as load_bytes
+from safetensors.torch import save as save_bytes
+from torch import Tensor
+
+from cpool._io import read_json, sha256_of_bytes, write_bytes, write_json
+from cpool._version import __version__
+from cpool.errors import CheckpointError
+from cpool.model import PromptedModel
+
+__all__ = ["MANIFEST", "SCHEMA", "load_state", "read_manifest", "save_state"]
+
+MANIFEST = "manifest.json"
+SCHEMA = 1
+
+
+def save_state(model: PromptedModel, folder: Path | str, extra: Mapping[str, Any]) -> Path:
+    """Write the model's state and `extra` (JSON) to `folder`; write only files that are new.
+
+    Returns:
+        The path of the manifest.
+
+    Raises:
+        CheckpointError: the folder cannot be written; the old checkpoint is still whole.
+    """
+    folder = Path(folder)
+    files: dict[str, dict[str, Any]] = {}
+    for part, tensors in _parts(model).items():
+        data = save_bytes(tensors)
+        digest = sha256_of_bytes(data)
+        name = f"{part}-{digest[:12]}.safetensors"
+        if not (folder / name).is_file() or (folder / name).stat().st_size != len(data):
+            write_bytes(folder / name, data)
+        files[name] = {"part": part, "sha256": digest, "bytes": len(data)}
+    method = model.method
+    manifest = {
+        "schema": SCHEMA,
+        "cpool": __version__,
+        "method": method
+        and {"name": method.name, "hyper_parameters": method.hyper_parameters()},
+        "backbone": model.backbone.spec(),
+        "layout": model.layout(),
+        "files": files,
+        **extra,
+    }
+    write_json(folder / MANIFEST, manifest)
+    for path in folder.glob("*.safetensors"):
+        if path.name not in files:
+            path.unlink(missing_ok=True)
+    return folder / MANIFEST
+
+
+def read_manifest(folder: Path | str) -> dict[str, Any]:
+    """Read and check the manifest of a checkpoint.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or of a newer schema.
+    """
+    path = Path(folder)
+    path = path if path.suffix == ".json" else path / MANIFEST
+    if not path.is_file():
+        raise CheckpointError(
+            expected=f"a checkpoint with a {MANIFEST} in {Path(folder)}",
+            got="no such file",
+            remedy="Name the folder that Learner.save or `cpool run` wrote.",
+        )
+    manifest = read_json(path)
+    schema = manifest.get("schema") if isinstance(manifest, dict) else None
+    if not isinstance(schema, int) or schema > SCHEMA or "files" not in manifest:
+        newer = isinstance(schema, int) and schema > SCHEMA
+        raise CheckpointError(
+            expected=f"a manifest of schema {SCHEMA} or older",
+            got=f"schema {schema!r} in {path}",
+            remedy="Install a newer cpool." if newer else "Restore the file from a copy.",
+        )
+    return manifest
+
+
+def load_state(model: PromptedModel, folder: Path | str) -> dict[str, Any]:
+    """Fill a new model, built by the same method, from a checkpoint; return the manifest.
+
+    Raises:
+        CheckpointError: a file is missing, was altered by as little as a byte, does not fit the
+            model, or was made with another backbone. The model is unchanged in the first cases.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    check_backbone(manifest, model)
+    state: dict[str, Tensor] = {}
+    for name, entry in manifest["files"].items():
+        state.update(_read(folder / name, entry))
+    try:
+        model.restore(manifest["layout"])
+        model.load_state_dict(state)
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise CheckpointError(
+            expected="a checkpoint of the same method and hyper-parameters",
+            got=f"one that does not fit: {error}",
+            remedy="Build the model with the method that the manifest names.",
+        ) from error
+    return manifest
+
+
+def check_backbone(manifest: Mapping[str, Any], model: PromptedModel) -> None:
+    """Refuse a checkpoint of another backbone, naming both."""
+    then, now = manifest["backbone"], model.backbone.spec()
+    keys = ("fingerprint", "pooling", "normalize", "layers")
+    if any(then.get(key) != _plain(now.get(key)) for key in keys):
+        raise CheckpointError(
+            expected=f"the backbone of the checkpoint, {_describe(then)}",
+            got=_describe(now),
+            remedy="Load the same weights with the same query features, or train anew.",
+        )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _describe(spec: Mapping[str, Any]) -> str:
+    return (
+        f"{spec.get('name')} (fingerprint {str(spec.get('fingerprint'))[:12]}, "
+        f"pooling {spec.get('pooling')}, normalize {spec.get('normalize')}, "
+        f"layers {_plain(spec.get('layers'))})"
+    )
+
+
+def _read(path: Path, entry: Mapping[str, Any]) -> dict[str, Tensor]:
+    data = path.read_bytes() if path.is_file() else b""
+    digest = sha256_of_bytes(data)
+    if digest != entry["sha256"]:
+        raise CheckpointError(
+            expected=f"{path.name} of {entry['bytes']} bytes, SHA-256 {entry['sha256'][:12]}…",
+            got=f"{len(data)} bytes, SHA-256 {digest[:12]}…" if data else "no such file",
+            remedy="The file was altered or cut: restore it from a copy, or train anew.",
+        )
+    return dict(load_bytes(data))
+
+
+def _parts(model: PromptedModel) -> dict[str, dict[str, Tensor]]:
+    """Sort the state into files: a pool's block each, its policy, the head, the trunk."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in model.state_dict().items():
+        parts.setdefault(_part(name), {})[name] = tensor.detach().cpu().contiguous().clone()
+    return parts
+
+
+def _part(name: str) -> str:
+    words = name.split(".")
+    if words[0] != "prompter":
+        return words[0]
+    branch, kind = words[2], words[3]
+    if kind == "pool" and words[4] == "blocks":
+        return f"{branch}.block{int(words[5]):04d}"
+    return f"{branch}.{kind}"

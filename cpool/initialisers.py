@@ -1,0 +1,148 @@
+"""How new slots start: closures that are given a shape [n S P W] and return its values.
+
+The right scale decides whether a prompt trains at all (Lester et al., 2021, section 3.2): token
+embeddings have a standard deviation near 0.02, so N(0, 1) is a poor start for a language model,
+while prefixes of vision models start well from U(-1, 1).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cpool.errors import DataError, PoolError
+
+if TYPE_CHECKING:
+    from cpool.pool import PromptPool
+
+__all__ = [
+    "Initialiser",
+    "constant",
+    "from_slot",
+    "from_text",
+    "from_values",
+    "from_vocabulary",
+    "mean_of_slots",
+    "normal",
+    "uniform",
+]
+
+Initialiser: TypeAlias = Callable[[tuple[int, int, int, int]], Float[Tensor, "n S P W"]]
+
+
+def uniform(low: float = -1.0, high: float = 1.0) -> Initialiser:
+    """Start from U(low, high).
+
+    >>> uniform(0.0, 0.01)((2, 1, 5, 8)).shape
+    torch.Size([2, 1, 5, 8])
+    """
+    return lambda shape: torch.empty(shape).uniform_(low, high)
+
+
+def normal(std: float = 0.02, mean: float = 0.0) -> Initialiser:
+    """Start from N(mean, std²)."""
+    return lambda shape: torch.empty(shape).normal_(mean, std)
+
+
+def constant(value: float = 0.0) -> Initialiser:
+    """Start every value from one number."""
+    return lambda shape: torch.full(shape, value)
+
+
+def from_values(values: Float[Tensor, "n S P W"]) -> Initialiser:
+    """Start from given values.
+
+    Raises:
+        PoolError: the values have not the shape of the new slots (when called).
+    """
+
+    def init(shape: tuple[int, int, int, int]) -> Tensor:
+        if tuple(values.shape) != shape:
+            raise PoolError(
+                expected=f"initial values of shape {shape} (slots, sites, length, width)",
+                got=f"{tuple(values.shape)}",
+                remedy="Reshape the values, or make the pool with the sizes they have.",
+            )
+        return values.detach().clone()
+
+    return init
+
+
+def from_vocabulary(table: Float[Tensor, "V W"], first: int = 5000) -> Initialiser:
+    """Start each prompt token from a random row of the model's token embeddings.
+
+    Rows are drawn without replacement from the `first` most common tokens, as in Lester et al.
+    (2021); a table or a request larger than that is drawn with replacement.
+    """
+
+    def init(shape: tuple[int, int, int, int]) -> Tensor:
+        n, sites, length, width = shape
+        _check_width(table.shape[-1], width, sites)
+        count, pool = n * length, min(first, table.shape[0])
+        rows = torch.randperm(pool)[:count] if count <= pool else torch.randint(pool, (count,))
+        return table.detach().float().cpu()[rows].view(shape).clone()
+
+    return init
+
+
+def from_text(backbone: Any, text: str) -> Initialiser:
+    """Start from the token embeddings of `text`: untouched, the slot computes the hard prompt.
+
+    A text of fewer tokens than the prompt is repeated, a longer one is cut, as in PEFT. The copy
+    is exact when the pool's length equals the number of tokens.
+
+    Args:
+        backbone: a text backbone with a tokenizer.
+        text: the hard prompt, not empty.
+    """
+    tokenizer = getattr(backbone, "processor", None)
+    if not text.strip() or tokenizer is None or not hasattr(tokenizer, "encode"):
+        raise DataError(
+            expected="a hard prompt and a backbone with a tokenizer",
+            got=f"{text!r} and {type(tokenizer).__name__}",
+            remedy="Give a text that is not empty, and a text or causal backbone.",
+        )
+    ids = torch.tensor(tokenizer.encode(text, add_special_tokens=False))
+
+    def init(shape: tuple[int, int, int, int]) -> Tensor:
+        n, sites, length, width = shape
+        embed = backbone.model.get_input_embeddings()
+        with torch.no_grad():
+            # The module is called, not its table read: some models scale inside it.
+            rows = embed(ids.to(embed.weight.device)).float().cpu()
+        _check_width(rows.shape[-1], width, sites)
+        rows = rows[torch.arange(length) % len(rows)]
+        return rows.expand(n, 1, length, width).clone()
+
+    return init
+
+
+def from_slot(pool: "PromptPool", slot: int) -> Initialiser:
+    """Start from a copy of `slot` (negative numbers count from the newest)."""
+    return mean_of_slots(pool, [slot])
+
+
+def mean_of_slots(pool: "PromptPool", slots: Sequence[int]) -> Initialiser:
+    """Start from the mean of `slots`.
+
+    Raises:
+        PoolError: a slot does not exist (when called).
+    """
+
+    def init(shape: tuple[int, int, int, int]) -> Tensor:
+        numbers = [pool.check_slot(slot) for slot in slots]
+        values = pool.values()[numbers].detach().mean(dim=0)
+        return values.expand(shape).clone()
+
+    return init
+
+
+def _check_width(width: int, expected: int, sites: int) -> None:
+    if width != expected or sites != 1:
+        raise PoolError(
+            expected=f"a pool at the embedding (1 site) of width {width}",
+            got=f"{sites} sites of width {expected}",
+            remedy="Start prefixes from uniform(), normal() or another slot instead.",
+        )

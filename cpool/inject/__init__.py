@@ -1,0 +1,133 @@
+"""Putting prompts into a model without forking it."""
+
+from contextlib import ExitStack
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from cpool.backbones import Backbone
+from cpool.backbones.base import Batch
+from cpool.errors import BackboneError
+from cpool.inject.embedding import hooked, insert, through_inputs
+from cpool.inject.prefix import prefixes
+from cpool.prompter import Prompts
+
+__all__ = ["Encoded", "encode", "prefixes"]
+
+
+class Encoded(NamedTuple):
+    """Hidden states of a prompted forward.
+
+    Attributes:
+        hidden_states: the final state [B T+N D] alone; or all L+1 of them, the embeddings (with
+            prompts) first and the final state last.
+        mask: True for real tokens, False for prompts and padding, [B T+N].
+        prompts: the rows of the prompt tokens, an empty slice when there are none.
+    """
+
+    hidden_states: tuple[Float[Tensor, "B T D"], ...]
+    mask: Bool[Tensor, "B T"]
+    prompts: slice
+
+
+def encode(
+    backbone: Backbone, batch: Batch, prompts: Prompts | None, *, all_layers: bool = False
+) -> Encoded:
+    """Run the backbone once with prompts; gradients reach the prompts and never the weights.
+
+    Tokens enter at the backbone's site (after [CLS] where there is one, else in front), prefixes
+    in front of the keys and values of their layers. Positions of a decoder start after the prefix,
+    which has none itself; when layers have prefixes of different length, after the longest.
+
+    Args:
+        backbone: the frozen model.
+        batch: as `backbone.prepare` makes it; keys that the model does not take are ignored.
+        prompts: tokens [B N D] and prefixes of this batch, or None. A batch axis of 1 is expanded.
+        all_layers: return all hidden states, not only the final one.
+
+    Raises:
+        BackboneError: prompts that the model cannot carry, or that it silently skipped.
+        DataError: inputs of a wrong shape, or longer than the model allows with the prompts.
+    """
+    inputs = backbone.model_inputs(batch)
+    size = len(next(iter(inputs.values())))
+    tokens = None if prompts is None else _tokens(backbone, prompts.tokens, size)
+    layers = {} if prompts is None else _prefixes(prompts, size)
+    numbers = range(backbone.num_layers) if all_layers else ()
+    mask = inputs.get("attention_mask")
+    with ExitStack() as stack:
+        call = stack.enter_context(prefixes(backbone, layers))
+        offset = max((key.shape[2] for key, _ in layers.values()), default=0)
+        if tokens is not None and backbone.site == "hidden":
+            call.tokens = tokens
+            stack.enter_context(hooked(backbone, call))
+        inputs = _arranged(backbone, inputs, tokens, offset)
+        states = backbone.run(inputs, numbers)
+    final = states[backbone.num_layers]
+    return Encoded(
+        (*(states[i] for i in numbers), final), *_rows(backbone, mask, final, tokens)
+    )
+
+
+def _tokens(backbone: Backbone, tokens: Tensor | None, size: int) -> Tensor | None:
+    if tokens is None or tokens.shape[1] == 0:
+        return None
+    if tokens.shape[0] not in {1, size} or tokens.shape[2] != backbone.hidden_size:
+        raise BackboneError(
+            expected=f"prompt tokens [{size} N {backbone.hidden_size}] for {backbone.name!r}",
+            got=f"{tuple(tokens.shape)}",
+            remedy="Make the pool with width=backbone.hidden_size and gather once a sample.",
+        )
+    return tokens.to(backbone.device).expand(size, -1, -1)
+
+
+def _prefixes(prompts: Prompts, size: int) -> dict[int, tuple[Tensor, Tensor]]:
+    result = {}
+    for number, (key, value) in prompts.layers.items():
+        if key.shape != value.shape or key.dim() != 4 or key.shape[0] not in {1, size}:
+            raise BackboneError(
+                expected=f"keys and values of one shape [{size} H N E] for layer {number}",
+                got=f"{tuple(key.shape)} and {tuple(value.shape)}",
+                remedy="Gather both once a sample.",
+            )
+        result[number] = (key.expand(size, -1, -1, -1), value.expand(size, -1, -1, -1))
+    return result
+
+
+def _arranged(
+    backbone: Backbone, inputs: dict[str, Tensor], tokens: Tensor | None, offset: int
+) -> dict[str, Tensor]:
+    """Return the model's inputs with mask and positions extended for the prompt tokens."""
+    mask = inputs.get("attention_mask")
+    if mask is None:
+        return inputs
+    if tokens is None:
+        return {**inputs, **backbone.positions(mask, offset)}
+    ones = mask.new_ones(len(mask), tokens.shape[1])
+    extended = insert(mask, ones, backbone.insert_at)
+    if backbone.site == "hidden":
+        # Positions are counted before the hook adds the prompts, so over the tokens alone.
+        return {**inputs, **backbone.positions(mask, offset), "attention_mask": extended}
+    embeds = through_inputs(backbone, inputs, tokens)
+    return {**embeds, "attention_mask": extended, **backbone.positions(extended, offset)}
+
+
+def _rows(
+    backbone: Backbone, mask: Tensor | None, final: Tensor, tokens: Tensor | None
+) -> tuple[Tensor, slice]:
+    """Return the mask of real tokens and the slice of prompts, checked against what came out."""
+    number, at = 0 if tokens is None else tokens.shape[1], backbone.insert_at
+    if mask is None:
+        mask = torch.ones(len(final), final.shape[1] - number, device=final.device)
+    real = mask.bool()
+    if number:
+        real = insert(real, real.new_zeros(len(real), number), at)
+    if real.shape[1] != final.shape[1]:
+        raise BackboneError(
+            expected=f"{real.shape[1]} output rows, {number} of them prompts",
+            got=f"{final.shape[1]} from {backbone.family!r}",
+            remedy="This model does not keep its tokens; use another backbone.",
+        )
+    return real, slice(at, at + number) if number else slice(0, 0)

@@ -1,0 +1,240 @@
+"""Prefixes: keys and values in front of a layer's own, through one registered attention function.
+
+`transformers` lets a model look its attention up by name at every call. While a context of
+`prefixes` is open, the configs of the model name the function below; it puts the prefixes of this
+call in front of the projected keys and values, extends the mask, and hands over to PyTorch's
+scaled dot-product attention. Nothing of the model is copied or replaced, and when the last context
+closes the configs name what they named before.
+
+Prefix keys enter as they are, without rotation or position. A prefix is visible to every token,
+also in layers with a sliding window.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from cpool.backbones import Backbone
+from cpool.backbones._call import CALL, Call, Prefix, Seen
+from cpool.errors import BackboneError
+
+__all__ = ["attention_layers", "prefixes"]
+
+NAME = "cpool_prefix"
+Layers = Mapping[int, tuple[Float[Tensor, "B H N E"], Float[Tensor, "B H N E"]]]
+
+
+def prefix_attention(
+    module: nn.Module,
+    query: Float[Tensor, "B heads T E"],
+    key: Float[Tensor, "B H T E"],
+    value: Float[Tensor, "B H T E"],
+    attention_mask: Tensor | None,
+    is_causal: bool | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attend over this call's prefix and the tokens; plain attention where there is no prefix."""
+    call = CALL.get()
+    if call is not None and call.recorder is not None:
+        call.recorder.append(Seen(module, key.shape[1], key.shape[3]))
+    prefix = None if call is None else call.take(module)
+    if prefix is not None:
+        length = prefix.key.shape[2]
+        causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+        if attention_mask is None and causal and query.shape[2] > 1:
+            attention_mask = _causal(query.shape[2], key.shape[2], key.device)
+        # True allows in a boolean mask, 0 adds nothing in a float one.
+        attention_mask = _padded(attention_mask, length)
+        if kwargs.get("position_bias") is not None:
+            kwargs["position_bias"] = F.pad(kwargs["position_bias"], (length, 0))
+        key = torch.cat([prefix.key.to(key.dtype), key], 2)
+        value = torch.cat([prefix.value.to(value.dtype), value], 2)
+    result: tuple[Tensor, None] = sdpa_attention_forward(
+        module, query, key, value, attention_mask, is_causal=is_causal, **kwargs
+    )
+    return result
+
+
+def _causal(queries: int, keys: int, device: torch.device) -> Tensor:
+    # `is_causal=True` aligns at the upper left, which is wrong as soon as keys are longer.
+    ones = torch.ones(queries, keys, dtype=torch.bool, device=device)
+    return ones.tril(keys - queries)[None, None]
+
+
+def _padded(mask: Tensor | None, length: int) -> Tensor | None:
+    if mask is None:
+        return None
+    return F.pad(mask, (length, 0), value=mask.dtype == torch.bool)
+
+
+AttentionInterface.register(NAME, prefix_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+# ---- which module is which layer --------------------------------------------------------------
+
+_RECORDED: WeakKeyDictionary[Backbone, tuple[Seen, ...]] = WeakKeyDictionary()
+
+
+def attention_layers(backbone: Backbone) -> tuple[nn.Module, ...]:
+    """Return the attention modules of a backbone in layer order, found by one tiny forward.
+
+    Raises:
+        BackboneError: the attention of this model cannot be reached (MPNet, DeBERTa).
+    """
+    return tuple(seen.module for seen in _record(backbone))
+
+
+def _record(backbone: Backbone) -> tuple[Seen, ...]:
+    if backbone not in _RECORDED:
+        model = backbone.plain_model
+        call = Call(recorder=[])
+        token = CALL.set(call)
+        try:
+            with torch.no_grad(), _switched(backbone):
+                # .forward, not a call: compiled code would be specialised to the recording.
+                model.forward(**_probe(backbone))
+        finally:
+            CALL.reset(token)
+        seen = tuple(call.recorder or ())
+        if len(seen) != backbone.num_layers:
+            raise BackboneError(
+                expected=f"{backbone.num_layers} layers whose attention goes through the "
+                "attention interface of transformers, so that prefixes can be put in",
+                got=f"{len(seen)} of them in {backbone.family!r}",
+                remedy="Use a method with embedding prompts, or another backbone.",
+            )
+        _RECORDED[backbone] = seen
+    return _RECORDED[backbone]
+
+
+def _probe(backbone: Backbone) -> dict[str, Tensor]:
+    config = backbone.plain_model.config
+    if backbone.kind == "vision":
+        size = config.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        shape = (1, getattr(config, "num_channels", 3), height, width)
+        return backbone.model_inputs({"pixel_values": torch.zeros(shape)})
+    # An id that is not the pad id, which some models count positions by.
+    token = next(i for i in range(2) if i != getattr(config, "pad_token_id", None))
+    return backbone.model_inputs({"input_ids": torch.full((1, 2), token)})
+
+
+# ---- switching the implementation, counted so that overlapping contexts do not disturb ---------
+
+_LOCK = Lock()
+_COUNTS: dict[int, list[Any]] = {}  # id of a config → [config, implementation before, contexts]
+
+
+@contextmanager
+def _switched(backbone: Backbone) -> Iterator[None]:
+    configs = _configs(backbone)
+    with _LOCK:
+        for config in configs:
+            entry = _COUNTS.setdefault(
+                id(config), [config, config._attn_implementation_internal, 0]
+            )
+            entry[2] += 1
+            config._attn_implementation_internal = NAME
+    try:
+        yield
+    finally:
+        with _LOCK:
+            for config in configs:
+                entry = _COUNTS[id(config)]
+                entry[2] -= 1
+                if not entry[2]:
+                    config._attn_implementation_internal = entry[1]
+                    del _COUNTS[id(config)]
+
+
+_CONFIGS: WeakKeyDictionary[Backbone, list[Any]] = WeakKeyDictionary()
+
+
+def _configs(backbone: Backbone) -> list[Any]:
+    if backbone not in _CONFIGS:
+        found = {
+            id(config): config
+            for module in backbone.plain_model.modules()
+            if hasattr(config := getattr(module, "config", None), "_attn_implementation_internal")
+        }
+        _CONFIGS[backbone] = list(found.values())
+    return _CONFIGS[backbone]
+
+
+# ---- the context ------------------------------------------------------------------------------
+
+
+@contextmanager
+def prefixes(backbone: Backbone, layers: Layers) -> Iterator[Call]:
+    """Put prefixes into some layers of a backbone for the calls made inside this context.
+
+    Other backbones, other threads and what runs after the context are not touched, also when it
+    ends by an exception. In a context inside a context, the inner one counts.
+
+    Args:
+        backbone: the model.
+        layers: layer number → (keys, values), each [B H N E] with H key-value heads of width E.
+
+    Raises:
+        BackboneError: a layer or shape that the model does not have, a model whose attention
+            cannot be reached, or a layer that did not use its prefix.
+    """
+    seen = _record(backbone) if layers else ()
+    call = Call(prefixes=_by_module(backbone, layers, seen))
+    token = CALL.set(call)
+    try:
+        if layers:
+            with _switched(backbone):
+                yield call
+        else:
+            yield call
+    finally:
+        CALL.reset(token)
+    skipped = sorted(set(layers) - call.consumed)
+    if skipped:
+        names = {module: name for name, module in backbone.plain_model.named_modules()}
+        raise BackboneError(
+            expected=f"layer {skipped[0]} ({names.get(seen[skipped[0]].module)}) to use its prefix",
+            got=f"layers {skipped} of {backbone.family!r} that skipped it",
+            remedy="Call the backbone inside the context, or use other layers.",
+        )
+
+
+def _by_module(
+    backbone: Backbone, layers: Layers, seen: tuple[Seen, ...]
+) -> dict[nn.Module, list[Prefix]]:
+    for number, (key, value) in layers.items():
+        if not 0 <= number < backbone.num_layers:
+            raise BackboneError(
+                expected=f"layers from 0 to {backbone.num_layers - 1} of {backbone.family!r}",
+                got=f"a prefix for layer {number}",
+                remedy="Choose layers that the model has.",
+            )
+        heads, width = seen[number].heads, seen[number].head_dim
+        for tensor in (key, value):
+            if tensor.dim() != 4 or tensor.shape[1::2] != (heads, width):
+                raise BackboneError(
+                    expected=f"keys and values [B {heads} N {width}] for layer {number} of "
+                    f"{backbone.family!r}",
+                    got=f"{tuple(tensor.shape)}",
+                    remedy="Split the prompt into the model's key-value heads.",
+                )
+    result: dict[nn.Module, list[Prefix]] = {seen[number].module: [] for number in layers}
+    for number, (module, _, _) in enumerate(seen):
+        if module in result:  # also the turns without a prefix of a module that runs several times
+            result[module].append(Prefix(number, *layers.get(number, _EMPTY)))
+    return result
+
+
+_EMPTY = (torch.empty(1, 1, 0, 1), torch.empty(1, 1, 0, 1))

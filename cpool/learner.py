@@ -1,0 +1,420 @@
+"""Learner: trains a prompted model over a stream of tasks, and measures what it forgets."""
+
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cpool.cache import QueryCache
+from cpool.checkpoint import MANIFEST, load_state, read_manifest, save_state
+from cpool.data import PreparedCache, as_examples, make_loader
+from cpool.errors import CheckpointError, ConfigError, DataError, StateError
+from cpool.metrics import AccuracyMatrix
+from cpool.model import PromptedModel
+from cpool.optimise import optimise
+from cpool.progress import Progress
+from cpool.seeding import derive, seeded
+from cpool.settings import TrainSettings
+from cpool.streams import Examples, Stream, Task
+
+__all__ = ["Learner", "Prediction"]
+
+
+class Prediction(NamedTuple):
+    """What a model says of n samples.
+
+    Attributes:
+        labels: the class of the largest logit, [n].
+        probabilities: softmax of the logits, [n C], columns as in `Learner.classes`.
+        slots: branch name → which slots each sample got, [n K].
+    """
+
+    labels: Int[np.ndarray, " n"]
+    probabilities: Float[np.ndarray, "n C"]
+    slots: dict[str, Int[np.ndarray, "n K"]]
+
+
+class Learner:
+    """Train, predict, evaluate, save and resume a prompted model.
+
+    The same seed gives the same accuracy matrix on the same machine with the same number of
+    threads and the same versions; a resumed run gives the same as one that was not stopped,
+    since every task is seeded by (seed, task) and starts with a new optimiser.
+
+    Args:
+        model: from `method.build(backbone)`.
+        train: how to train; the method's own settings by default.
+        seed: of everything random in training.
+        cache: query features; share one between learners on the same stream.
+        prepared: prepared images; likewise.
+        accelerator: an `accelerate.Accelerator`; made from `device` and `precision` when None.
+        device: "cpu", "cuda", …; what accelerate finds by default.
+        precision: "no", "bf16" or "fp16" mixed precision.
+        quiet: show no progress; without a terminal there is none anyway.
+        **changes: single training settings, such as `lr=0.01`.
+
+    Example:
+        >>> import cpool
+        >>> stream = cpool.load_stream("split_digits", tasks=5)
+        >>> model = cpool.NCM().build(cpool.load_backbone("embedded"))
+        >>> learner = cpool.Learner(model, seed=0)
+        >>> matrix = learner.run(stream)
+        >>> matrix.summary()["average_accuracy"] > 0.8
+        True
+    """
+
+    def __init__(
+        self,
+        model: PromptedModel,
+        train: TrainSettings | None = None,
+        *,
+        seed: int = 0,
+        cache: QueryCache | None = None,
+        prepared: PreparedCache | None = None,
+        accelerator: Any = None,
+        device: str | torch.device | None = None,
+        precision: str = "no",
+        quiet: bool = False,
+        progress: Progress | None = None,
+        **changes: Any,
+    ) -> None:
+        base = train or (model.method.settings if model.method else TrainSettings())
+        self.train = base.but(**changes)
+        self.model, self.seed = model, seed
+        model.mask = self.train.mask
+        self.accelerator = accelerator or _accelerator(device, precision)
+        self.cache = cache if cache is not None else QueryCache()
+        self.prepared = prepared if prepared is not None else PreparedCache()
+        self.progress = progress or Progress(quiet)
+        self.matrix: AccuracyMatrix | None = None
+        self.done: list[str] = []
+        self.train_seconds = 0.0
+        self.predict_seconds: float | None = None
+        self.usage: dict[str, list[list[int]]] = {}
+        self.losses: list[list[float]] = []
+        model.to(self.accelerator.device)
+
+    @property
+    def classes(self) -> list[int]:
+        """The classes seen so far, in the order of the columns of probabilities."""
+        return self.model.classes
+
+    # Learning
+
+    def fit_task(self, data: Task | Examples | tuple[Any, Any], name: str | None = None) -> None:
+        """Learn the next task.
+
+        Args:
+            data: a task of a stream, examples, or a pair (x, y) of inputs and labels.
+            name: of the task, when `data` has none.
+
+        Raises:
+            DataError: no data, or data of a wrong kind.
+            StateError: the task was learned before.
+        """
+        examples, name = self._training_data(data, name)
+        classes = sorted(set(examples.y.tolist()))
+        if isinstance(data, Task):
+            classes = sorted(data.classes)
+        index = len(self.done)
+        started = time.perf_counter()
+        with seeded(self.seed, "task", index):
+            self._check_trainable(classes, name)
+            self.model.begin_task(classes)
+            self.model.to(self.accelerator.device)
+            if next(self.model.parameters(), None) is not None:
+                self.losses.append(self._optimise(examples, index, name))
+            self.model.end_task(
+                self._loader(examples, shuffle=True, seed=derive(self.seed, "end", index))
+                if self.model.needs_end
+                else ()
+            )
+        self.done.append(name)
+        self.train_seconds += time.perf_counter() - started
+
+    def _training_data(
+        self, data: Task | Examples | tuple[Any, Any], name: str | None
+    ) -> tuple[Examples, str]:
+        index = len(self.done)
+        if isinstance(data, Task):
+            examples, name = data.train, name or data.name
+            if data.index != index:
+                raise StateError(
+                    expected=f"task {index}, the next one to learn",
+                    got=f"task {data.index} ({data.name})"
+                    + (", which was learned before" if data.index < index else ""),
+                    remedy="Tasks are learned once and in order; load a checkpoint to go back.",
+                )
+        else:
+            examples, name = as_examples(data), name or f"task {index}"
+        if not len(examples):
+            raise DataError(
+                expected="at least one training sample", got="none", remedy="Pass some data."
+            )
+        return examples, name
+
+    def _check_trainable(self, classes: Sequence[int], name: str) -> None:
+        trains = self.model.trunk is not None or self.model.needs_inputs or not self.model.head.fits
+        if trains and self.train.mask == "task" and len(classes) < 2:
+            raise DataError(
+                expected="at least two classes a task when mask is 'task'",
+                got=f"{len(classes)} in {name!r}",
+                remedy="Make larger tasks, or train with mask='seen'.",
+            )
+
+    def _optimise(self, examples: Examples, index: int, name: str) -> list[float]:
+        seed = derive(self.seed, "order", index)
+        loader = self._loader(examples, shuffle=True, seed=seed)
+        label = f"task {index} ({name})"
+        return optimise(
+            self.model, loader, self.train, self.accelerator, index, self.progress, label
+        )
+
+    # Predicting
+
+    def predict(self, x: Any) -> Int[np.ndarray, " n"]:
+        """Return the class of each input.
+
+        Raises:
+            StateError: before the first task was learned.
+        """
+        return self._predict(as_examples(x)).labels
+
+    def predict_proba(self, x: Any) -> Float[np.ndarray, "n C"]:
+        """Return the probability of each class seen, columns as in `classes`."""
+        return self._predict(as_examples(x)).probabilities
+
+    def explain(self, x: Any) -> Prediction:
+        """Return classes, probabilities and the slots that each input got."""
+        return self._predict(as_examples(x))
+
+    def _predict(
+        self, examples: Examples, task: int | None = None, *, cached: bool = True
+    ) -> Prediction:
+        if not self.done:
+            raise StateError(
+                expected="a learner that has learned at least one task",
+                got="a new one",
+                remedy="Call fit_task, run or load first.",
+            )
+        if not len(examples):
+            raise DataError(expected="at least one input", got="none", remedy="Pass some inputs.")
+        self.model.eval()
+        logits: list[Tensor] = []
+        slots: dict[str, list[Tensor]] = {}
+        with torch.no_grad(), self.accelerator.autocast():
+            for batch in self._loader(examples, cached=cached):
+                batch.pop("labels")
+                output = self.model(batch, task=task)
+                logits.append(output.logits.float().cpu())
+                for branch, selection in output.selections.items():
+                    index = selection.index.expand(len(output.logits), -1).cpu()
+                    slots.setdefault(branch, []).append(index)
+        joined = torch.cat(logits)
+        labels = np.asarray(self.classes)[joined.argmax(dim=1).numpy()]
+        used = {branch: torch.cat(index).numpy() for branch, index in slots.items()}
+        return Prediction(labels, joined.softmax(dim=1).numpy(), used)
+
+    def evaluate(
+        self, tasks: Stream | Sequence[Task], *, told: bool | None = None, cached: bool = True
+    ) -> list[float]:
+        """Return the accuracy on the test data of each task.
+
+        Args:
+            tasks: a stream, or some of its tasks.
+            told: whether the model is told the task (task-incremental streams; the default
+                follows the stream's scenario).
+            cached: use query features computed before.
+        """
+        told = getattr(tasks, "scenario", "class") == "task" if told is None else told
+        accuracies, usage = [], {}
+        for task in tasks:
+            prediction = self._predict(task.test, task.index if told else None, cached=cached)
+            accuracies.append(float((prediction.labels == task.test.y).mean()))
+            for branch, index in prediction.slots.items():
+                size = len(self.model.prompter.branches[branch].pool)  # type: ignore[union-attr,arg-type]
+                counts = np.bincount(index.reshape(-1), minlength=size).tolist()
+                usage.setdefault(branch, []).append(counts)
+        self.usage = usage
+        return accuracies
+
+    # The whole stream
+
+    def run(
+        self, stream: Stream, folder: Path | str | None = None, *, resume: bool = False
+    ) -> AccuracyMatrix:
+        """Learn every task in turn, evaluate after each, and return the accuracy matrix.
+
+        After task t all tasks up to t are evaluated (all tasks in a domain-incremental stream,
+        where the classes are known from the start). The last evaluation is done without cached
+        features and timed. Growing happens after evaluating, so it cannot change a selection.
+
+        Args:
+            stream: the tasks.
+            folder: where a checkpoint is written after each task; none by default.
+            resume: go on from the checkpoint in `folder`, if there is one.
+        """
+        if resume and folder is not None and (Path(folder) / MANIFEST).is_file():
+            self.resume(folder)
+        if self.matrix is None:
+            self.matrix = AccuracyMatrix(len(stream))
+        if self.model.method is not None and self.model.method.joint:
+            if not self.done:
+                self.fit_task(stream.joint())
+                self._evaluate_row(stream, len(stream) - 1, last=True)
+                self._save_if(folder)
+            return self.matrix
+        first = len(self.done)
+        for task in self.progress.track(stream[first:], "tasks"):
+            self.fit_task(task)
+            self._evaluate_row(stream, task.index, last=task.index == len(stream) - 1)
+            self._save_if(folder)
+        return self.matrix
+
+    def _evaluate_row(self, stream: Stream, trained: int, last: bool) -> None:
+        assert self.matrix is not None
+        seen = stream[:] if stream.scenario == "domain" else stream[: trained + 1]
+        started = time.perf_counter()
+        row = self.evaluate(seen, told=stream.scenario == "task", cached=not last)
+        if last:
+            self.predict_seconds = time.perf_counter() - started
+        for task, accuracy in zip(seen, row, strict=True):
+            self.matrix.update(trained, task.index, accuracy, len(task.test))
+
+    def _save_if(self, folder: Path | str | None) -> None:
+        if folder is not None and self.accelerator.is_main_process:
+            self.save(folder)
+
+    # Files
+
+    def save(self, folder: Path | str) -> Path:
+        """Write a checkpoint; only files that are new are written, each atomically.
+
+        Raises:
+            CheckpointError: the folder cannot be written; an older checkpoint in it stays whole.
+        """
+        extra = {
+            "train": {**self.train.__dict__},
+            "learner": {
+                "seed": self.seed,
+                "done": self.done,
+                "matrix": None if self.matrix is None else self.matrix.to_json(),
+                "train_seconds": self.train_seconds,
+                "predict_seconds": self.predict_seconds,
+                "usage": self.usage,
+                "losses": self.losses,
+            },
+        }
+        return save_state(self.model, folder, extra)
+
+    def resume(self, folder: Path | str) -> "Learner":
+        """Fill this new learner from a checkpoint and go on from there.
+
+        Raises:
+            CheckpointError: the checkpoint is damaged, or was made with other settings.
+        """
+        manifest = read_manifest(folder)
+        state = manifest["learner"]
+        then, now = (manifest["train"], state["seed"]), (self.train.__dict__, self.seed)
+        if then != now:
+            raise CheckpointError(
+                expected=f"the training settings and seed of the checkpoint, {then}",
+                got=f"{now}",
+                remedy="Resume with the same settings, or choose another folder.",
+            )
+        load_state(self.model, folder)
+        self.model.to(self.accelerator.device)
+        self.done, self.usage = list(state["done"]), state["usage"]
+        self.losses = state["losses"]
+        self.train_seconds, self.predict_seconds = state["train_seconds"], state["predict_seconds"]
+        self.matrix = state["matrix"] and AccuracyMatrix.from_json(state["matrix"])
+        return self
+
+    @classmethod
+    def load(
+        cls, folder: Path | str, backbone: Any, model: PromptedModel | None = None, **options: Any
+    ) -> "Learner":
+        """Make a learner from a checkpoint; no training data is needed.
+
+        Args:
+            folder: what `save` wrote.
+            backbone: the same frozen model that the checkpoint was made with.
+            model: a new model of the same build; only needed for a method of one's own.
+            **options: as for the constructor.
+        """
+        from cpool.methods import METHODS, method_from
+
+        manifest = read_manifest(folder)
+        entry = manifest["method"]
+        if model is None:
+            if entry is None or entry["name"] not in METHODS:
+                raise CheckpointError(
+                    expected="a checkpoint of a registered method, or model=…",
+                    got=f"method {entry and entry['name']!r}",
+                    remedy="Build the model as before and pass it as model=.",
+                )
+            model = method_from(entry["name"], entry["hyper_parameters"]).build(backbone)
+        train = TrainSettings(**manifest["train"])
+        learner = cls(model, train, seed=manifest["learner"]["seed"], **options)
+        return learner.resume(folder)
+
+    # Inside
+
+    def queries(self, examples: Examples) -> Float[Tensor, "n Q"]:
+        """Return the query features of all examples, each computed once."""
+        backbone = self.model.backbone
+
+        def compute(positions: np.ndarray) -> Tensor:
+            part = examples.take(np.asarray(positions))
+            loader = make_loader(
+                part, backbone, 128, prepared=self.prepared if len(part) == len(examples) else None
+            )
+            rows = [backbone.query(batch).float().cpu() for batch in loader]
+            return torch.cat(rows)
+
+        return self.cache.lookup(backbone, examples.source, examples.ids, compute)
+
+    def _loader(
+        self, examples: Examples, *, shuffle: bool = False, seed: int = 0, cached: bool = True
+    ) -> Iterable[dict[str, Tensor]]:
+        model = self.model
+        query = self.queries(examples) if cached and model.needs_query else None
+        return make_loader(
+            examples,
+            model.backbone,
+            self.train.batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            query=query,
+            inputs=model.needs_inputs or query is None,
+            prepared=self.prepared,
+            max_tokens=self._max_tokens(),
+        )
+
+    def _max_tokens(self) -> int | None:
+        """Leave room for the prompts where they take positions of the model."""
+        backbone, prompter = self.model.backbone, self.model.prompter
+        if prompter is None or backbone.max_tokens is None:
+            return None
+        if backbone.site == "hidden" and backbone.kind != "causal":
+            return None
+        room = backbone.max_tokens - prompter.room
+        if room < 1:
+            raise ConfigError(
+                expected=f"prompts shorter than the {backbone.max_tokens} positions of the model",
+                got=f"{prompter.room} prompt tokens",
+                remedy="Choose fewer or shorter prompts.",
+            )
+        return room
+
+
+def _accelerator(device: str | torch.device | None, precision: str) -> Any:
+    from accelerate import Accelerator
+
+    cpu = device is not None and torch.device(device).type == "cpu"
+    return Accelerator(cpu=cpu, mixed_precision=precision)

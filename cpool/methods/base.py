@@ -1,0 +1,62 @@
+"""Method: a frozen dataclass of hyper-parameters that builds a model on any backbone."""
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+from cpool.backbones import Backbone
+from cpool.errors import ConfigError
+from cpool.model import PromptedModel
+from cpool.settings import TrainSettings
+
+__all__ = ["Method"]
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """Base of all methods.
+
+    Class attributes:
+        name: as in `cpool list methods` and in experiment files.
+        summary: one line for people.
+        train: the optimisation that its paper uses, the default of the learner.
+        joint: whether it sees the data of all tasks at once (an upper bound, not a method).
+        prompts: whether it uses prompts at all (else it is a baseline).
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    train: ClassVar[TrainSettings] = TrainSettings()
+    joint: ClassVar[bool] = False
+    prompts: ClassVar[bool] = True
+
+    def build(self, backbone: Backbone) -> PromptedModel:
+        """Build a new model on `backbone`, which stays as it is.
+
+        New values are drawn from torch's generator: seed it (`cpool.seeded(seed)`) to repeat.
+        """
+        model = self.compose(backbone)
+        model.method = self
+        return model
+
+    @abstractmethod
+    def compose(self, backbone: Backbone) -> PromptedModel:
+        """Put the parts together."""
+
+    @property
+    def settings(self) -> TrainSettings:
+        """How this method is trained unless told otherwise."""
+        return type(self).train
+
+    def hyper_parameters(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return asdict(self)
+
+    def need(self, right: bool, key: str, expected: str) -> None:
+        """Raise ConfigError about one hyper-parameter unless `right`."""
+        if not right:
+            raise ConfigError(
+                expected=f"{key} {expected}",
+                got=repr(getattr(self, key)),
+                remedy=f"Change {key} of the method {self.name!r}.",
+            )

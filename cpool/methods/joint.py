@@ -1,0 +1,51 @@
+"""Joint: another method trained on all tasks at once; the upper bound."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from cpool.backbones import Backbone
+from cpool.errors import unknown
+from cpool.methods.base import Method
+from cpool.model import PromptedModel
+from cpool.settings import TrainSettings
+
+__all__ = ["Joint"]
+
+
+@dataclass(frozen=True)
+class Joint(Method):
+    """Train the method `of` once on the data of all tasks, as if there were no stream.
+
+    Only the last row of its accuracy matrix exists: there is no "after task t" in between, so
+    forgetting and its like are not defined for it, and are null in the results.
+
+    Attributes:
+        of: the name of a method.
+        options: hyper-parameters of that method that differ from its defaults.
+    """
+
+    name: ClassVar[str] = "joint"
+    summary: ClassVar[str] = "upper bound: a named method trained on all tasks at once"
+    joint: ClassVar[bool] = True
+    prompts: ClassVar[bool] = False
+
+    of: str = "fine_tune"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def inner(self) -> Method:
+        """The method that is trained."""
+        from cpool.methods import METHODS  # the registry imports this file
+
+        if self.of not in METHODS or self.of == self.name:
+            raise unknown("method", self.of, [name for name in METHODS if name != self.name])
+        return METHODS[self.of](**self.options)
+
+    @property
+    def settings(self) -> TrainSettings:
+        """Those of the method that is trained."""
+        return self.inner.settings
+
+    def compose(self, backbone: Backbone) -> PromptedModel:
+        """The model of the method that is trained."""
+        return self.inner.compose(backbone)

@@ -1,0 +1,78 @@
+"""L2P, Learning to Prompt (Wang et al., CVPR 2022): a pool at the embedding, chosen by key."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from cpool.backbones import Backbone
+from cpool.heads import LinearHead
+from cpool.initialisers import uniform
+from cpool.methods.base import Method
+from cpool.model import PromptedModel
+from cpool.policies import TopK
+from cpool.pool import PromptPool
+from cpool.prompter import Branch, EmbeddingSite, Prompter
+from cpool.settings import TrainSettings
+
+__all__ = ["L2P"]
+
+
+@dataclass(frozen=True)
+class L2P(Method):
+    """`x_p = [P_s1; …; P_sN; x_e]`, s = top-N of γ(q(x), k); the head reads the prompts' mean.
+
+    Loss: `CE + λ Σ_{s chosen} (1 − γ(q(x), k_s))` (equation 5 of https://arxiv.org/abs/2112.08654).
+
+    Where paper and codes differ: selection is per sample (both codes take the batch's majority,
+    at test too, which leaks the task); prompts get no position (as in the JAX code; the PyTorch
+    port gives them that of [CLS]); λ = 0.5 (paper; codes 0.1 and 1.0); the loss is the paper's
+    distance, which the codes replace by −γ: the same gradient. The paper never freezes prompts;
+    `slots_per_task` makes the pool grow instead: each task adds that many slots, and all older
+    ones, with their keys, are frozen.
+
+    Attributes:
+        pool_size: M, slots that all tasks share (unused when the pool grows).
+        top_k: N, slots a sample.
+        length: tokens a slot.
+        pull: λ.
+        slots_per_task: slots that each task adds, or None for the paper's shared pool.
+        own_task: when the pool grows, train only the task's own slots ("prompt mask").
+        diversify: penalise slots that earlier tasks used often, in training (equation 4).
+        init: prompts start from U(-init, init).
+    """
+
+    name: ClassVar[str] = "l2p"
+    summary: ClassVar[str] = "pool of prompts at the embedding, top-k by key (Wang et al. 2022)"
+    train: ClassVar[TrainSettings] = TrainSettings(lr=0.03, epochs=5)
+
+    pool_size: int = 10
+    top_k: int = 5
+    length: int = 5
+    pull: float = 0.5
+    slots_per_task: int | None = None
+    own_task: bool = True
+    diversify: bool = False
+    init: float = 1.0
+
+    def compose(self, backbone: Backbone) -> PromptedModel:
+        """One branch: embedding, top-k."""
+        grows = self.slots_per_task is not None
+        policy = TopK(
+            backbone.query_size,
+            self.top_k,
+            pull=self.pull,
+            own_task=grows and self.own_task,
+            diversify=self.diversify,
+        )
+        site = EmbeddingSite()
+        init = uniform(-self.init, self.init)
+        pool = PromptPool(site.sites, self.length, backbone.hidden_size, init)
+        branch = Branch(
+            "pool",
+            pool,
+            policy,
+            site,
+            start=0 if grows else self.pool_size,
+            per_task=self.slots_per_task or 0,
+        )
+        head = LinearHead(backbone.hidden_size)
+        return PromptedModel(backbone, head, Prompter([branch]), readout="prompts")

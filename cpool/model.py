@@ -1,0 +1,302 @@
+"""PromptedModel: from a batch to logits, loss and selections; an ordinary `nn.Module`."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cpool.backbones import Backbone
+from cpool.errors import BackboneError, DataError, StateError
+from cpool.heads import Head
+from cpool.inject import encode
+from cpool.prompter import Prompter, Prompts
+from cpool.readout import Readout, read, resolve_readout
+from cpool.selection import Selection
+
+__all__ = ["Output", "PromptedModel"]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a prompted model answers for a batch.
+
+    Attributes:
+        logits: [B C]; column j is class `model.classes[j]`.
+        loss: cross-entropy plus the policies' losses; None without labels.
+        losses: the terms of the loss by name.
+        selections: branch name → which slots each sample got.
+        features: what the head was given, [B F].
+    """
+
+    logits: Float[Tensor, "B C"]
+    loss: Float[Tensor, ""] | None
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    selections: Mapping[str, Selection] = field(default_factory=dict)
+    features: Tensor | None = None
+
+
+class PromptedModel(nn.Module):
+    """A frozen backbone with prompts in front of it and a head behind it.
+
+    `parameters()` holds what trains: neither the backbone, which is kept outside the module tree
+    and follows `.to(device)`, nor frozen blocks. `state_dict()` holds all that is learned.
+
+    Args:
+        backbone: the frozen model.
+        head: from features to logits.
+        prompter: the prompts; None for a baseline without any.
+        readout: how hidden states become features; see `cpool.readout.read`.
+        mask: classes that compete in training: those of the task, or all seen.
+        trunk: a trainable copy of the backbone (fine-tuning); then there are no prompts.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: Head,
+        prompter: Prompter | None = None,
+        *,
+        readout: Readout = "query",
+        mask: Literal["task", "seen"] = "task",
+        trunk: Backbone | None = None,
+    ) -> None:
+        super().__init__()
+        # A tuple hides the backbone from the module tree: no optimiser, checkpoint or DDP sees it.
+        self._frozen = (backbone,)
+        self.head = head
+        self.prompter = prompter
+        self.trunk = trunk
+        self.readout: Readout = resolve_readout(readout, backbone)
+        self.mask = mask
+        self.method: Any = None
+        self.tasks: list[tuple[int, ...]] = []
+        _check_layers(backbone, prompter)
+
+    @property
+    def backbone(self) -> Backbone:
+        """The frozen model."""
+        return self._frozen[0]
+
+    @property
+    def classes(self) -> list[int]:
+        """The class of each column of the logits, in the order seen."""
+        return self.head.classes
+
+    @property
+    def needs_query(self) -> bool:
+        """Whether `forward` reads `batch["query"]` (and computes it when it is not there)."""
+        if self.trunk is not None:
+            return False
+        return self.prompter is None or self.prompter.needs_query
+
+    @property
+    def needs_inputs(self) -> bool:
+        """Whether `forward` needs the inputs themselves when the query is there."""
+        return self.trunk is not None or self.prompter is not None
+
+    @property
+    def needs_end(self) -> bool:
+        """Whether `end_task` needs the task's training data."""
+        return self.head.fits or (self.prompter is not None and self.prompter.needs_end)
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        """Iterate over what trains now; frozen blocks are left out."""
+        for name, parameter in super().named_parameters(prefix, recurse, remove_duplicate):
+            if parameter.requires_grad:
+                yield name, parameter
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "PromptedModel":
+        self.backbone._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+    def begin_task(self, classes: Sequence[int], task: int | None = None) -> int:
+        """Freeze what is old, grow what is new, and return the number of the task.
+
+        Args:
+            classes: the labels of the task; in a domain-incremental stream the same each time.
+            task: its number, the next one by default.
+
+        Raises:
+            StateError: the task was begun before, or is not the next.
+            DataError: no classes, or labels that are not whole numbers.
+        """
+        number = len(self.tasks) if task is None else task
+        if number != len(self.tasks):
+            raise StateError(
+                expected=f"task {len(self.tasks)}, the next one",
+                got=f"task {number}",
+                remedy="Tasks are learned once and in order; load a checkpoint to go back.",
+            )
+        if not classes or any(isinstance(c, float) for c in classes):
+            raise DataError(
+                expected="at least one class label, whole numbers",
+                got=repr(list(classes)),
+                remedy="Pass the labels that occur in the task.",
+            )
+        if self.prompter is not None:
+            self.prompter.begin_task(number)
+        self.head.begin_task(sorted({int(c) for c in classes}))
+        self.tasks.append(tuple(sorted({int(c) for c in classes})))
+        self.train()
+        return number
+
+    @torch.no_grad()
+    def end_task(self, batches: Iterable[Mapping[str, Tensor]] = ()) -> None:
+        """Finish the task: fit centroids and closed-form heads on its training data.
+
+        Args:
+            batches: the task's training data with "labels"; read only if `needs_end`.
+        """
+        task = len(self.tasks) - 1
+        _need_task(task >= 0)
+        self.eval()
+        if not self.needs_end:
+            return
+        kept = list(batches)
+        if not kept:
+            raise DataError(
+                expected="the task's training data", got="nothing", remedy="Pass the loader."
+            )
+        if self.prompter is not None and self.prompter.needs_end:
+            self.prompter.end_task(torch.cat([self._query(b) for b in kept]), task)
+        if self.head.fits:
+            features = [self._features(batch, task)[0].float() for batch in kept]
+            labels = torch.cat([self._on_device(batch["labels"]) for batch in kept])
+            self.head.fit(torch.cat(features), labels)
+
+    def forward(self, batch: Mapping[str, Tensor], task: int | None = None) -> Output:
+        """Answer a batch.
+
+        Args:
+            batch: model inputs as `backbone.prepare` makes them; "labels" [B] adds a loss;
+                "query" [B Q] saves the query pass.
+            task: in training, the task being learned; at test None, unless the protocol tells
+                the task (task-incremental): then only its classes compete.
+
+        Raises:
+            StateError: before `begin_task`, or with a task that was not begun.
+            DataError: labels of classes that no task announced.
+        """
+        self._check_task(task)
+        features, prompts = self._features(batch, task)
+        logits = self.head(features)
+        allowed = self._allowed(task)
+        losses: dict[str, Tensor] = {}
+        loss = None
+        if "labels" in batch:
+            target = self.head.columns(self._on_device(batch["labels"]))
+            competing = logits.float()
+            if allowed is not None and (not self.training or self.mask == "task"):
+                competing = competing.masked_fill(~allowed, -torch.inf)
+            losses["cross_entropy"] = F.cross_entropy(competing, target)
+            if prompts is not None:
+                losses["selection"] = prompts.loss
+            loss = torch.stack(list(losses.values())).sum()
+        if allowed is not None and not self.training:
+            logits = logits.masked_fill(~allowed, -torch.inf)
+        selections = {} if prompts is None else prompts.selections
+        return Output(logits, loss, losses, selections, features)
+
+    def _check_task(self, task: int | None) -> None:
+        _need_task(bool(self.tasks))
+        if task is not None and not 0 <= task < len(self.tasks):
+            raise StateError(
+                expected=f"a task from 0 to {len(self.tasks) - 1}, those begun so far, or None",
+                got=f"task={task}",
+                remedy="Call begin_task or fit_task for it first.",
+            )
+        if self.training and task is not None and task != len(self.tasks) - 1:
+            raise StateError(
+                expected=f"task {len(self.tasks) - 1}, the one being learned",
+                got=f"task={task} in training mode",
+                remedy="Older prompts are frozen. Call model.eval() to predict with them.",
+            )
+
+    def _query(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "B Q"]:
+        if "query" not in batch:
+            return self.backbone.query(batch)
+        query = self._on_device(batch["query"])
+        if query.ndim != 2 or query.shape[1] != self.backbone.query_size:
+            raise DataError(
+                expected=f'batch["query"] of shape [B {self.backbone.query_size}]',
+                got=f"{tuple(query.shape)}",
+                remedy="Compute it with backbone.query(batch) of the same backbone.",
+            )
+        return query
+
+    def _features(
+        self, batch: Mapping[str, Tensor], task: int | None
+    ) -> tuple[Float[Tensor, "B F"], Prompts | None]:
+        if self.trunk is not None:
+            return self.trunk.features(batch), None
+        query = self._query(batch) if self.needs_query else None
+        if self.prompter is None:
+            assert query is not None
+            return query, None
+        size = next(len(v) for k, v in batch.items() if k in ("pixel_values", "input_ids"))
+        prompts = self.prompter(query, task, batch=size)
+        encoded = encode(self.backbone, batch, prompts)
+        return read(self.readout, self.backbone, encoded), prompts
+
+    def _allowed(self, task: int | None) -> Bool[Tensor, " C"] | None:
+        if task is None:
+            return None
+        mine = set(self.tasks[task])
+        allowed = [c in mine for c in self.classes]
+        return torch.tensor(allowed, device=self.backbone.device)
+
+    def _on_device(self, tensor: Int[Tensor, "..."] | Float[Tensor, "..."]) -> Tensor:
+        return tensor.to(self.backbone.device, non_blocking=True)
+
+    def layout(self) -> dict[str, Any]:
+        """Return what is needed, beside the tensors, to make this model again (JSON)."""
+        branches = {}
+        for branch in self.prompter or ():
+            branches[branch.name] = {
+                "pool": branch.pool.layout(),
+                "policy": branch.policy.layout(),
+            }
+        return {
+            "tasks": [list(classes) for classes in self.tasks],
+            "head": self.head.layout(),
+            "branches": branches,
+        }
+
+    def restore(self, layout: Mapping[str, Any]) -> None:
+        """Make the tensors of a `layout`, ready for `load_state_dict`."""
+        self.tasks = [tuple(classes) for classes in layout["tasks"]]
+        self.head.restore(layout["head"])
+        if self.prompter is not None:
+            self.prompter.started = list(range(len(self.tasks)))
+            for branch in self.prompter:
+                branch.pool.restore(layout["branches"][branch.name]["pool"])
+                branch.policy.restore(layout["branches"][branch.name]["policy"])
+        self.eval()
+
+
+def _need_task(begun: bool) -> None:
+    if not begun:
+        raise StateError(
+            expected="a model that has begun at least one task",
+            got="a new model",
+            remedy="Call fit_task of the learner, or begin_task of the model, first.",
+        )
+
+
+def _check_layers(backbone: Backbone, prompter: Prompter | None) -> None:
+    """Refuse prefixes on layers that the model lacks, when the model is built."""
+    for branch in prompter or ():
+        layers = getattr(branch.site, "layers", ())
+        wrong = [layer for layer in layers if not 0 <= layer < backbone.num_layers]
+        if wrong:
+            raise BackboneError(
+                expected=f"layers from 0 to {backbone.num_layers - 1} of {backbone.name}",
+                got=f"layers {wrong} in branch {branch.name!r}",
+                remedy="Choose layers that the model has.",
+            )

@@ -1,0 +1,87 @@
+"""The steps of one task: a new optimiser over what trains now, and the epochs."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
+from torch.utils.data import DataLoader
+
+from cpool.errors import DataError
+from cpool.model import PromptedModel
+from cpool.progress import Progress
+from cpool.settings import TrainSettings
+
+__all__ = ["make_optimizer", "optimise"]
+
+
+def make_optimizer(model: PromptedModel, train: TrainSettings) -> Optimizer:
+    """Return a new optimiser over what trains now; call it after every growth.
+
+    Parameters made after an optimiser was built are unknown to it and would never train.
+    """
+    parameters = list(model.parameters())
+    if train.optimizer == "sgd":
+        return SGD(
+            parameters, train.lr, momentum=train.momentum, weight_decay=train.weight_decay
+        )
+    kind = AdamW if train.optimizer == "adamw" else Adam
+    return kind(parameters, train.lr, weight_decay=train.weight_decay)
+
+
+def optimise(
+    model: PromptedModel,
+    loader: DataLoader[Any],
+    train: TrainSettings,
+    accelerator: Any,
+    task: int,
+    progress: Progress,
+    label: str,
+) -> list[float]:
+    """Train `model` on a task and return the mean loss of each epoch."""
+    model.train()
+    optimizer = make_optimizer(model, train)
+    steps = train.epochs * len(loader)
+    schedule = CosineAnnealingLR(optimizer, steps) if train.schedule == "cosine" else None
+    runner = model
+    if accelerator.num_processes > 1:
+        # DDP looks at the parameters once, so the grown model is wrapped anew for each task.
+        runner, loader = accelerator.prepare_model(model), accelerator.prepare(loader)
+    means = []
+    for epoch in progress.track(range(train.epochs), label):
+        total, count = 0.0, 0
+        for batch in progress.track(loader, f"epoch {epoch + 1}"):
+            loss = _step(runner, batch, train, accelerator, task, optimizer, schedule)
+            total, count = total + float(loss), count + 1
+        means.append(total / count)
+    return means
+
+
+def _step(
+    runner: Any,
+    batch: dict[str, Tensor],
+    train: TrainSettings,
+    accelerator: Any,
+    task: int,
+    optimizer: Optimizer,
+    schedule: LRScheduler | None,
+) -> Tensor:
+    with accelerator.autocast():
+        loss = runner(batch, task=task).loss
+    if not torch.isfinite(loss):
+        raise DataError(
+            expected="a finite loss",
+            got=f"{float(loss)}",
+            remedy="Lower lr, clip more (clip_norm), or look for NaN in the inputs.",
+        )
+    optimizer.zero_grad(set_to_none=True)
+    accelerator.backward(loss)
+    if train.clip_norm:
+        accelerator.clip_grad_norm_(
+            [p for group in optimizer.param_groups for p in group["params"]], train.clip_norm
+        )
+    optimizer.step()
+    if schedule is not None:
+        schedule.step()
+    return loss.detach()

@@ -1,0 +1,158 @@
+"""Results as a table: for the terminal with rich, for documents as Markdown."""
+
+import shutil
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from cpool.report import text
+from cpool.report.ranking import BEST, caption, marks, ordered, setting_warning
+from cpool.report.results import BASELINES, Row, rows_of
+
+__all__ = ["results_markdown", "results_table"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its heading, how a cell is written, and from which width on it is shown."""
+
+    heading: str
+    cell: Callable[[Row], str]
+    width: int
+
+
+def _mean(key: str, write: Callable[[float | None], str]) -> Callable[[Row], str]:
+    def cell(row: Row) -> str:
+        stat = row.stat(key)
+        return write(stat.mean if stat else None)
+
+    return cell
+
+
+def _milliseconds(row: Row) -> str:
+    stat = row.milliseconds()
+    return text.plain(stat.mean if stat else None)
+
+
+COLUMNS = (
+    Column("accuracy %", lambda r: text.with_deviation(r.stat("average_accuracy")), 0),
+    Column("incr. %", lambda r: text.points(r.stat("average_incremental_accuracy")), 75),
+    Column("forgetting", lambda r: text.points(r.stat("forgetting")), 0),
+    Column("trained", _mean("trainable_parameters", text.count), 85),
+    Column("per task", _mean("bytes_per_task", text.size), 60),
+    Column("train s", _mean("train_seconds", text.plain), 70),
+    Column("ms/sample", _milliseconds, 95),
+)
+
+
+def results_table(
+    results: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    *,
+    width: int | None = None,
+    baselines: Collection[str] = BASELINES,
+) -> Table:
+    """Lay out one row a label, best first: accuracy, forgetting and what they cost.
+
+    Average accuracy (mean ± sample deviation over the seeds) and average incremental accuracy are
+    in percent, forgetting in points, `trained` counts parameters, `per task` bytes. ★ marks the
+    best row that is no upper bound, ≈ those within one deviation of it.
+
+    Args:
+        results: the content of one results.json, or several to compare.
+        width: columns of the terminal (default: as found, 100 when there is none); a narrow one
+            gets fewer columns, and the caption says which are left out.
+        baselines: names of methods that use no prompts.
+
+    Raises:
+        DataError: `results` are not the results of a run.
+
+    >>> run = {"method": "ncm", "seed": 0, "average_accuracy": 0.75}
+    >>> results_table({"runs": [run]}, width=100).row_count
+    1
+    """
+    rows = ordered(rows_of(results, baselines))
+    several = len({row.run for row in rows}) > 1
+    columns = _fitting(_terminal() if width is None else width, several)
+    # Every cell is Text, so that a label with [brackets] is no rich markup.
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, caption_justify="left")
+    if several:
+        table.add_column("run", overflow="fold")
+    table.add_column("method", overflow="fold", min_width=10)
+    for column in columns:
+        table.add_column(column.heading, justify="right", no_wrap=True)
+    marked = marks(rows)
+    for k, row in enumerate(rows):
+        mark = marked.get((row.run, row.label), "")
+        style = "bold" if mark == BEST else "dim" if row.role == "upper bound" else ""
+        cells = [c.cell(row) for c in columns]
+        cells[0] = f"{mark} {cells[0]}".lstrip()
+        last_before_bounds = row.role != "upper bound" and (
+            k + 1 < len(rows) and rows[k + 1].role == "upper bound"
+        )
+        texts = [
+            Text(cell, style) for cell in [*([row.run] if several else []), _name(row), *cells]
+        ]
+        table.add_row(*texts, end_section=last_before_bounds)
+    left_out = [c.heading for c in COLUMNS if c not in columns]
+    table.caption = Text("\n".join(_captions(rows, left_out)))
+    return table
+
+
+def results_markdown(
+    results: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    *,
+    baselines: Collection[str] = BASELINES,
+) -> str:
+    """Write the table of `results_table`, all columns, as Markdown for a document.
+
+    Raises:
+        DataError: `results` are not the results of a run.
+
+    >>> run = {"method": "ncm", "seed": 0, "average_accuracy": 0.75, "forgetting": None}
+    >>> print(results_markdown({"runs": [run]}).splitlines()[2])
+    | **ncm** | **★ 75.00** | **—** | **—** | **—** | **—** | **—** | **—** |
+    """
+    rows = ordered(rows_of(results, baselines))
+    several = len({row.run for row in rows}) > 1
+    marked = marks(rows)
+    heads = [*(["run"] if several else []), "method", *(c.heading for c in COLUMNS)]
+    sides = ["---"] * (1 + several) + ["---:"] * len(COLUMNS)
+    lines = [_line(heads), _line(sides)]
+    for row in rows:
+        mark = marked.get((row.run, row.label), "")
+        cells = [c.cell(row) for c in COLUMNS]
+        cells[0] = f"{mark} {cells[0]}".lstrip()
+        cells = [*([row.run] if several else []), _name(row), *cells]
+        cells = [cell.replace("|", "\\|").replace("\n", " ") for cell in cells]
+        lines.append(_line([f"**{c}**" for c in cells] if mark == BEST else cells))
+    return "\n".join([*lines, "", *_captions(rows, [])]) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _name(row: Row) -> str:
+    return f"{row.label} (upper bound)" if row.role == "upper bound" else row.label
+
+
+def _captions(rows: Sequence[Row], left_out: Sequence[str]) -> list[str]:
+    lines = [caption(rows), setting_warning(rows)]
+    if left_out:
+        lines.append(f"Left out for want of width: {', '.join(left_out)}.")
+    return [line for line in lines if line]
+
+
+def _fitting(width: int, several: bool) -> list[Column]:
+    # A column for the run takes about as much as one of numbers.
+    room = width - (12 if several else 0)
+    return [column for column in COLUMNS if column.width <= room]
+
+
+def _terminal() -> int:
+    return shutil.get_terminal_size((100, 24)).columns if sys.stdout.isatty() else 100

@@ -1,0 +1,77 @@
+"""How a method is trained: plain settings, no logic."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+from cpool.errors import ConfigError, nearest
+
+__all__ = ["TrainSettings"]
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Optimisation of one task; every task starts with a new optimiser.
+
+    Attributes:
+        epochs: passes over the task's training data.
+        batch_size: samples a step (and a step of prediction).
+        lr: learning rate.
+        optimizer: "adam", "adamw" or "sgd".
+        weight_decay: of the optimiser.
+        momentum: of SGD.
+        schedule: "constant" or "cosine" (to 0 over the task).
+        clip_norm: largest norm of all gradients together; 0 does not clip.
+        mask: which classes compete in training: "task" (those of the task) or "seen" (all).
+
+    >>> TrainSettings(epochs=5).but(lr=0.03).lr
+    0.03
+    """
+
+    epochs: int = 5
+    batch_size: int = 64
+    lr: float = 0.001
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    weight_decay: float = 0.0
+    momentum: float = 0.9
+    schedule: Literal["constant", "cosine"] = "constant"
+    clip_norm: float = 1.0
+    mask: Literal["task", "seen"] = "task"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot train."""
+        self._need(self.epochs >= 1, "epochs", "at least 1")
+        self._need(self.batch_size >= 1, "batch_size", "at least 1")
+        self._need(self.lr > 0, "lr", "above 0")
+        self._need(self.weight_decay >= 0, "weight_decay", "at least 0")
+        self._need(0 <= self.momentum < 1, "momentum", "from 0 to below 1")
+        self._need(self.clip_norm >= 0, "clip_norm", "at least 0")
+        self._need(
+            self.optimizer in ("adam", "adamw", "sgd"), "optimizer", "adam, adamw or sgd"
+        )
+        self._need(self.schedule in ("constant", "cosine"), "schedule", "constant or cosine")
+        self._need(self.mask in ("task", "seen"), "mask", "task or seen")
+
+    def _need(self, right: bool, key: str, expected: str) -> None:
+        if not right:
+            raise ConfigError(
+                expected=f"{key} {expected}",
+                got=repr(getattr(self, key)),
+                remedy=f"Change train.{key}.",
+            )
+
+    def but(self, **changes: Any) -> "TrainSettings":
+        """Return a copy with some settings changed.
+
+        Raises:
+            ConfigError: a setting that does not exist; the nearest one is named.
+        """
+        known = [f.name for f in fields(self)]
+        for key in changes:
+            if key not in known:
+                close = nearest(key, known)
+                raise ConfigError(
+                    expected=f"a training setting ({', '.join(known)})",
+                    got=repr(key),
+                    remedy=f"Did you mean {close!r}?" if close else "Remove it.",
+                )
+        return replace(self, **changes)

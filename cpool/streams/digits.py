@@ -1,0 +1,185 @@
+"""Streams of scikit-learn's handwritten digits: 1,437 training and 360 test images of 8 x 8."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from cpool.errors import ConfigError
+from cpool.streams._source import Source, read_source
+from cpool.streams._splits import ClassOrder, Tasks
+from cpool.streams.base import Stream
+from cpool.streams.scenarios import by_class, domain_incremental
+
+__all__ = ["permuted_digits", "rotated_digits", "split_digits"]
+
+
+@functools.cache
+def _digits() -> Source:
+    # The bunch and the split are fixed: seeds move classes and validation, never the test set.
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    bunch = load_digits()
+    images = np.round(bunch.images * (255.0 / 16.0)).astype(np.uint8)
+    x, x_test, y, y_test = train_test_split(
+        images, bunch.target, test_size=360, random_state=0, stratify=bunch.target
+    )
+    return read_source(x, y, x_test, y_test)
+
+
+def split_digits(
+    *,
+    tasks: Tasks = 5,
+    seed: int = 0,
+    validation: float | int = 0.1,
+    class_order: ClassOrder = None,
+    scenario: Literal["class", "task"] = "class",
+) -> Stream:
+    """Build Split Digits: ten classes in `tasks` tasks; images uint8 [n 8 8].
+
+    Arguments and errors are those of `class_incremental`; the data comes with scikit-learn, with
+    values 0..16 scaled to 0..255.
+
+    >>> stream = split_digits(tasks=5, seed=0, validation=0)
+    >>> sum(len(task.train) for task in stream), sum(len(task.test) for task in stream)
+    (1437, 360)
+
+    Reference: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998.
+    """
+    return by_class(
+        _digits(),
+        tasks=tasks,
+        seed=seed,
+        validation=validation,
+        class_order=class_order,
+        scenario=scenario,
+        name="split_digits",
+    )
+
+
+def rotated_digits(
+    *,
+    tasks: int = 5,
+    seed: int = 0,
+    validation: float | int = 0.1,
+    max_angle: float | int = 180.0,
+    angles: Sequence[float | int] | None = None,
+    shuffle: bool = False,
+) -> Stream:
+    """Build a domain-incremental stream: the same ten digits, turned further in every domain.
+
+    Args:
+        tasks: number of domains; domain k is turned by k · max_angle / tasks degrees.
+        seed: as in `domain_incremental`.
+        validation: as in `domain_incremental`.
+        max_angle: degrees, counter-clockwise; not reached itself.
+        angles: the angle of each domain, instead of `tasks` and `max_angle`.
+        shuffle: let the seed decide the order of domains.
+
+    Raises:
+        ConfigError: no domain, or an angle that is not finite.
+
+    >>> [task.name for task in rotated_digits(tasks=3)]
+    ['rotated 0', 'rotated 60', 'rotated 120']
+    """
+    if angles is None:
+        angles = [k * max_angle / _domains(tasks) for k in range(tasks)]
+    if not len(angles) or not np.isfinite(np.asarray(angles, dtype=float)).all():
+        raise ConfigError(
+            expected="finite angles in degrees, one a domain",
+            got=repr(list(angles)),
+            remedy="Use angles=[0, 45, 90].",
+        )
+    data = _digits()
+    return domain_incremental(
+        [
+            (_rotate(data.train.x, a), data.train.y, _rotate(data.test.x, a), data.test.y)
+            for a in angles
+        ],
+        seed=seed,
+        names=[f"rotated {angle:g}" for angle in angles],
+        validation=validation,
+        shuffle=shuffle,
+        name="rotated_digits",
+    )
+
+
+def permuted_digits(
+    *,
+    tasks: int = 5,
+    seed: int = 0,
+    validation: float | int = 0.1,
+    permutation_seed: int = 0,
+    shuffle: bool = False,
+) -> Stream:
+    """Build a domain-incremental stream: the pixels change places, differently in every domain.
+
+    Args:
+        tasks: number of domains; the first keeps the pixels where they are.
+        seed: as in `domain_incremental`.
+        validation: as in `domain_incremental`.
+        permutation_seed: decides the permutations; apart from `seed`, so that every seed sees
+            the same inputs.
+        shuffle: let the seed decide the order of domains.
+
+    Raises:
+        ConfigError: no domain.
+
+    >>> stream = permuted_digits(tasks=2)
+    >>> stream[1].train.x.shape[1:], stream[0].classes == stream[1].classes
+    ((8, 8), True)
+    """
+    data, domains = _digits(), []
+    for k in range(_domains(tasks)):
+        order = np.random.default_rng([permutation_seed, k]).permutation(64) if k else np.arange(64)
+        x, x_test = (_permute(examples.x, order) for examples in (data.train, data.test))
+        domains.append((x, data.train.y, x_test, data.test.y))
+    return domain_incremental(
+        domains,
+        seed=seed,
+        names=[f"permuted {k}" if k else "unpermuted" for k in range(tasks)],
+        validation=validation,
+        shuffle=shuffle,
+        name="permuted_digits",
+    )
+
+
+def _domains(tasks: Any) -> int:
+    if isinstance(tasks, bool) or not isinstance(tasks, int) or tasks < 1:
+        raise ConfigError(
+            expected="tasks, the number of domains, as a whole number from 1",
+            got=repr(tasks),
+            remedy="Use tasks=5.",
+        )
+    return tasks
+
+
+def _permute(images: Any, order: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    flat = np.asarray(images).reshape(len(images), -1)
+    return np.ascontiguousarray(flat[:, order].reshape(images.shape))
+
+
+def _rotate(images: Any, degrees: float | int) -> npt.NDArray[np.uint8]:
+    """Turn square images [n H H] counter-clockwise about their centre, bilinear, 0 outside."""
+    size = images.shape[-1]
+    angle, centre = np.deg2rad(degrees), (size - 1) / 2
+    # Rounding makes quarter turns exact, whatever the last bit of sin and cos is.
+    cos, sin = np.round(np.cos(angle), 12), np.round(np.sin(angle), 12)
+    row, column = np.mgrid[:size, :size] - centre
+    from_row = cos * row + sin * column + centre
+    from_column = cos * column - sin * row + centre
+    low_row, low_column = np.floor(from_row).astype(int), np.floor(from_column).astype(int)
+    padded = np.pad(np.asarray(images, dtype=np.float64), ((0, 0), (1, 1), (1, 1)))
+    total = np.zeros(images.shape)
+    for i in (0, 1):
+        for j in (0, 1):
+            weight = (1 - np.abs(from_row - low_row - i)) * (
+                1 - np.abs(from_column - low_column - j)
+            )
+            rows = np.clip(low_row + i + 1, 0, size + 1)
+            columns = np.clip(low_column + j + 1, 0, size + 1)
+            total += weight * padded[:, rows, columns]
+    return np.round(total).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""Tests of cpool; the tree mirrors the package."""

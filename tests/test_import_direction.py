@@ -1,0 +1,120 @@
+"""Imports go one way, transformers stays where it belongs, and `import cpool` stays light."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "cpool"
+
+# A module may import from layers above its own line, and from itself; modules on one line may
+# not import each other. A new module of cpool needs a place here: the highest that fits it.
+LAYERS = [
+    {"_version", "errors"},
+    {"_io", "progress", "seeding"},
+    {"selection", "initialisers", "settings"},
+    {"pool", "metrics", "streams", "backbones"},
+    {"policies", "cache"},
+    {"data"},
+    {"prompter"},
+    {"inject"},
+    {"readout", "ridge"},
+    {"heads"},
+    {"model"},
+    {"methods"},
+    {"optimise", "checkpoint"},
+    {"learner"},
+    {"report", "explain", "interop"},
+    {"experiment"},
+    {"cli"},
+    {"__main__"},
+]
+RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+FILES = sorted(PACKAGE.rglob("*.py"))
+# Each is heavy, or comes with an extra: nobody pays for it who does not ask for it.
+NOT_AT_IMPORT = ["avalanche", "matplotlib", "peft", "plotly", "torchvision", "typer"]
+
+
+def unit(path: Path) -> str:
+    """Return the module or subpackage of cpool that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield line and full name of all that a file imports, also inside functions."""
+    package = ("cpool", *path.relative_to(PACKAGE).parent.parts)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else ()
+            source = ".".join([*base, *filter(None, [node.module])])
+            names = [alias.name for alias in node.names]
+            yield from (
+                (node.lineno, f"{source}.{name}" if source == "cpool" else source) for name in names
+            )
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_one_way(path):
+    own = unit(path)
+    if own == "__init__":
+        return  # the front door imports from everywhere; nothing imports from it (below)
+    assert own in RANK, f"cpool/{own} has no place yet: add it to LAYERS in {Path(__file__).name}"
+    for line, name in imported(path):
+        root, *rest = name.split(".")
+        if root != "cpool":
+            continue
+        where = f"{path.relative_to(PACKAGE)}:{line}"
+        assert rest, f"{where} imports cpool itself: import from the module that defines the name"
+        other = rest[0]
+        assert other in RANK, f"{where} imports cpool.{other}, which is not in LAYERS"
+        if other != own:
+            assert RANK[other] < RANK[own], f"{where}: {own} may not import {other}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_backbones_and_inject_import_transformers(path):
+    found = [line for line, name in imported(path) if name.split(".")[0] == "transformers"]
+    assert not found or unit(path) in {"backbones", "inject"}, f"{path.name} lines {found}"
+
+
+def test_every_layer_entry_exists_at_most_once():
+    names = [name for layer in LAYERS for name in layer]
+    assert len(names) == len(set(names))
+
+
+def python(code: str) -> str:
+    """Run code in a fresh interpreter, where nothing is imported yet, and return its output."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_import_cpool_is_light():
+    loaded = python("import sys, cpool; print(*sys.modules)").split()
+    assert not sorted(set(NOT_AT_IMPORT) & set(loaded))
+
+
+def test_the_core_works_without_the_extras():
+    modules = [
+        "cpool." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        for path in FILES
+        if unit(path) not in {"interop", "__main__", "__init__"} and path.name != "__init__.py"
+    ]
+    blocked = ["avalanche", "gguf", "matplotlib", "peft", "torchvision"]
+    python(
+        f"import sys, importlib\n"
+        f"sys.modules.update(dict.fromkeys({blocked!r}))\n"
+        f"for name in {modules!r}: importlib.import_module(name)"
+    )
+
+
+def test_import_cpool_costs_little_more_than_torch():
+    clock = "from time import time; start = time(); import {}; print(time() - start)"
+    torch_s = min(float(python(clock.format("torch"))) for _ in range(3))
+    cpool_s = min(float(python(clock.format("cpool"))) for _ in range(3))
+    assert cpool_s - torch_s <= 2.0, f"import torch {torch_s:.2f} s, import cpool {cpool_s:.2f} s"

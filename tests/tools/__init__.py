@@ -1,0 +1,1 @@
+"""Set-up helpers of the tests; no tests here."""
