@@ -23,7 +23,7 @@ from torch import Tensor
 
 from cpool._io import sha256_of_bytes, write_json
 from cpool.backbones import Backbone
-from cpool.errors import ConfigError, DataError
+from cpool.errors import CheckpointError, ConfigError, DataError
 
 __all__ = ["QueryCache"]
 
@@ -154,10 +154,10 @@ class _Table:
         place = np.searchsorted(self.sorted_ids, ids).clip(max=len(self.sorted_ids) - 1)
         return np.where(self.sorted_ids[place] == ids, self.row_of[place], -1)
 
-    def index(self, ids: Array, first: int) -> None:
-        """Note that rows from `first` on hold these ids; of a repeated id, one row counts."""
+    def index(self, ids: Array, rows: Array) -> None:
+        """Note that these rows hold these ids; of a repeated id, the first row counts."""
         ids = np.concatenate([self.sorted_ids, ids])
-        rows = np.concatenate([self.row_of, np.arange(first, first + len(ids) - len(self.row_of))])
+        rows = np.concatenate([self.row_of, rows])
         # np.unique keeps the first of equals, and sorting what is nearly sorted is fast.
         self.sorted_ids, kept = np.unique(ids, return_index=True)
         self.row_of = rows[kept]
@@ -171,7 +171,7 @@ class _Table:
             self.rows = grown
         self.rows["id"][self.count : end] = ids
         self.rows["row"][self.count : end] = values
-        self.index(ids, self.count)
+        self.index(ids, np.arange(self.count, end))
         self.count = end
 
     def read(self, rows: Array) -> Array:
@@ -189,43 +189,53 @@ class _DiskTable(_Table):
     def __init__(self, record: np.dtype[Any], folder: Path) -> None:
         super().__init__(record)
         self.folder = folder
-        self.segments: list[tuple[int, Array]] = []  # (first row number, records)
+        self.segments: list[tuple[int, Path, Array]] = []  # first row number, file, its records
         self.own: Any = None
+        self.owner = os.getpid()
         for path in sorted(folder.glob("*.rows")):
             self._open(path)
 
     def _open(self, path: Path) -> None:
-        complete = path.stat().st_size // self.record.itemsize  # a torn last record is dropped
-        if not complete:
-            return
-        records = np.memmap(path, self.record, "r", shape=(complete,))
-        sums = np.fromiter((_checksum(r.tobytes()) for r in records), np.uint32, complete)
+        records = _mapped(path, self.record)
+        sums = np.fromiter((_checksum(r.tobytes()) for r in records), np.uint32, len(records))
         good = np.flatnonzero(sums == records["sum"])
-        first = self.count
-        self.segments.append((first, records))
-        self.count += complete
-        ids = np.concatenate([self.sorted_ids, records["id"][good]])
-        rows = np.concatenate([self.row_of, first + good])
-        self.sorted_ids, kept = np.unique(ids, return_index=True)
-        self.row_of = rows[kept]
+        self.segments.append((self.count, path, records))
+        self.index(records["id"][good], self.count + good)
+        self.count += len(records)
 
     def add(self, ids: Array, values: Array) -> None:
         """Append records to this process's file, in one write."""
         records = np.zeros(len(ids), self.record)
         records["id"], records["row"] = ids, values
         records["sum"] = [_checksum(r.tobytes()) for r in records]
-        if self.own is None:
-            name = f"{os.getpid()}-{secrets.token_hex(4)}.rows"
-            self.own = (self.folder / name).open("xb", buffering=0)
-            self.segments.append((self.count, np.empty(0, self.record)))
-        self.own.write(records.tobytes())
-        self.index(ids, self.count)
+        self._write(records.tobytes())
+        self.index(ids, self.count + np.arange(len(ids)))
         self.count += len(ids)
+
+    def _write(self, data: bytes) -> None:
+        if self.own is None or self.owner != os.getpid():  # a forked process starts its own file
+            path = self.folder / f"{os.getpid()}-{secrets.token_hex(4)}.rows"
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.own, self.owner = path.open("xb", buffering=0), os.getpid()
+            self.segments.append((self.count, path, np.empty(0, self.record)))
+        try:
+            written = self.own.write(data)
+        except OSError as error:
+            written, reason = 0, f"{type(error).__name__}: {error.strerror}"
+        else:
+            reason = f"{written} bytes written"
+        if written != len(data):
+            self.own = None  # what follows a torn record would be misread: never append to it
+            raise CheckpointError(
+                expected=f"to write {len(data)} bytes into the cache {self.folder}",
+                got=reason,
+                remedy="Free some space, or keep the cache in memory: QueryCache().",
+            )
 
     def read(self, rows: Array) -> Array:
         """Gather rows from the memory-mapped files [n Q]."""
         values = np.empty((len(rows), self.width), self.record["row"].base)
-        starts = np.array([first for first, _ in self.segments])
+        starts = np.array([first for first, _, _ in self.segments])
         which = np.searchsorted(starts, rows, side="right") - 1
         for number in np.unique(which):
             mine = which == number
@@ -234,10 +244,10 @@ class _DiskTable(_Table):
         return values
 
     def _records(self, number: int, needed: int) -> Array:
-        first, records = self.segments[number]
+        first, path, records = self.segments[number]
         if len(records) < needed:  # our own file has grown since it was mapped
-            records = np.memmap(self.own.name, self.record, "r", shape=(self.count - first,))
-            self.segments[number] = (first, records)
+            records = _mapped(path, self.record)
+            self.segments[number] = (first, path, records)
         return records
 
     def close(self) -> None:
@@ -245,6 +255,13 @@ class _DiskTable(_Table):
         self.segments.clear()
         if self.own is not None:
             self.own.close()
+
+
+def _mapped(path: Path, record: np.dtype[Any]) -> Array:
+    complete = path.stat().st_size // record.itemsize  # a torn last record is dropped
+    if not complete:
+        return np.empty(0, record)
+    return np.memmap(path, record, "r", shape=(complete,))
 
 
 def _checksum(record: bytes) -> int:

@@ -14,7 +14,7 @@ from cpool.errors import BackboneError, DataError, StateError
 from cpool.heads import Head
 from cpool.inject import encode
 from cpool.prompter import Prompter, Prompts
-from cpool.readout import Readout, read, resolve_readout
+from cpool.readout import Readout, read, reads_final, resolve_readout
 from cpool.selection import Selection
 
 __all__ = ["Output", "PromptedModel"]
@@ -241,7 +241,8 @@ class PromptedModel(nn.Module):
             return query, None
         size = next(len(v) for k, v in batch.items() if k in ("pixel_values", "input_ids"))
         prompts = self.prompter(query, task, batch=size)
-        encoded = encode(self.backbone, batch, prompts)
+        deep = self.readout == "query" and not reads_final(self.backbone)
+        encoded = encode(self.backbone, batch, prompts, all_layers=deep)
         return read(self.readout, self.backbone, encoded), prompts
 
     def _allowed(self, task: int | None) -> Bool[Tensor, " C"] | None:

@@ -9,7 +9,7 @@ from cpool.backbones import Backbone
 from cpool.errors import BackboneError
 from cpool.inject import Encoded
 
-__all__ = ["Readout", "read", "readout_size", "resolve_readout"]
+__all__ = ["Readout", "read", "readout_size", "reads_final", "resolve_readout"]
 
 Readout: TypeAlias = Literal["query", "cls", "prompts", "tokens"]
 
@@ -37,6 +37,12 @@ def resolve_readout(readout: Readout, backbone: Backbone) -> Readout:
 def readout_size(readout: Readout, backbone: Backbone) -> int:
     """Return F, the size of the features."""
     return backbone.query_size if readout == "query" else backbone.hidden_size
+
+
+def reads_final(backbone: Backbone) -> bool:
+    """Return whether the query reads the final hidden state only."""
+    last = backbone.num_layers
+    return all(layer % (last + 1) == last for layer in backbone.layers)
 
 
 def read(readout: Readout, backbone: Backbone, encoded: Encoded) -> Float[Tensor, "B F"]:

@@ -21,14 +21,13 @@ LAYERS = [
     {"data"},
     {"prompter"},
     {"inject"},
-    {"readout", "ridge"},
-    {"heads"},
+    {"readout", "heads"},
+    {"ridge"},
     {"model"},
-    {"methods"},
-    {"optimise", "checkpoint"},
+    {"methods", "meter", "optimise", "checkpoint"},
     {"learner"},
-    {"report", "explain", "interop"},
-    {"experiment"},
+    {"report", "explain"},
+    {"interop", "experiment"},
     {"cli"},
     {"__main__"},
 ]
@@ -44,9 +43,18 @@ def unit(path: Path) -> str:
 
 
 def imported(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield line and full name of all that a file imports, also inside functions."""
+    """Yield line and full name of all that a file imports, also inside functions.
+
+    What stands under `if TYPE_CHECKING:` never runs, and is left out.
+    """
     package = ("cpool", *path.relative_to(PACKAGE).parent.parts)
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tests = [n for n in ast.walk(tree) if isinstance(n, ast.If)]
+    for_types = [n for n in tests if ast.unparse(n.test).endswith("TYPE_CHECKING")]
+    skipped = {inner for branch in for_types for n in branch.body for inner in ast.walk(n)}
+    for node in ast.walk(tree):
+        if node in skipped:
+            continue
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

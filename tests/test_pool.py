@@ -148,7 +148,7 @@ def test_bad_calls_say_what_is_wrong(call, says):
 def test_initialisers_start_where_they_say():
     torch.manual_seed(0)
     shape = (50, 1, 10, 8)
-    assert uniform(2, 3)(shape).min() >= 2
+    assert uniform(2.0, 3.0)(shape).min() >= 2
     assert normal(0.02)(shape).std() == pytest.approx(0.02, rel=0.05)
     assert constant(0.5)(shape).unique().tolist() == [0.5]
     pool = PromptPool(1, 10, 8)

@@ -24,7 +24,7 @@ TOP_LEVEL = {
     "tests",
 }
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|farm|root|home/\w+|opt/(?:wheels|pypi))(?:/|\b)")
-REGISTRY = re.compile(r"pythonhosted\.org|pypi\.org|pypi-mirror|registry\.npmjs|deb\.debian\.org")
+REGISTRY = re.compile(r"pythonhosted\.org|pypi\.org|registry\.npmjs|deb\.debian\.org")
 
 
 @pytest.fixture(scope="module")

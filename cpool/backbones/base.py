@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from inspect import signature
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -159,11 +159,11 @@ class Backbone(nn.Module):
 
     # ---- frozen -------------------------------------------------------------------------------
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> "Backbone":
         """Stay in eval mode, whatever `mode` says, unless this is a trainable copy."""
         return super().train(mode and not self.frozen)
 
-    def requires_grad_(self, requires_grad: bool = True) -> Self:
+    def requires_grad_(self, requires_grad: bool = True) -> "Backbone":
         """Refuse to thaw a frozen backbone.
 
         Raises:
@@ -240,7 +240,7 @@ class Backbone(nn.Module):
         inputs = {"input_ids": ids, "attention_mask": mask}
         if self.kind == "text" and "token_type_ids" in self._takes and "token_type_ids" in batch:
             inputs["token_type_ids"] = batch["token_type_ids"].to(self.device)
-        return inputs
+        return _aligned(inputs) if self.kind == "text" else inputs
 
     def positions(self, mask: Int[Tensor, "B T"], offset: int = 0) -> dict[str, Tensor]:
         """Return `position_ids` [B T] counted over real tokens from `offset`, if we count them.
@@ -367,6 +367,15 @@ class Backbone(nn.Module):
         """Say what it is in one line; the model prints itself as `backbone.model`."""
         query = f"query={self.pooling!r}, layers={self.layers}, normalize={self.normalize}"
         return f"Backbone({self.name!r}, {self.kind}, {self.family}, D={self.hidden_size}, {query})"
+
+
+def _aligned(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Move padding to the right, so that token 0 of an encoder is [CLS] and prompts follow it."""
+    mask = inputs["attention_mask"]
+    if bool(mask[:, 0].all()):
+        return inputs
+    order = mask.argsort(dim=1, descending=True, stable=True)
+    return {key: value.gather(1, order) for key, value in inputs.items()}
 
 
 def _main(batch: Batch, key: str, dims: int, shape: str) -> Tensor:

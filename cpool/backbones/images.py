@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Num
@@ -76,7 +77,7 @@ def _groups(images: Any, channels: int) -> list[tuple[Tensor, Tensor]]:
     ]
 
 
-def _array(image: Any) -> np.ndarray[Any, Any]:
+def _array(image: Any) -> npt.NDArray[Any]:
     if isinstance(image, (str, Path)):
         image = _open(image)
     if hasattr(image, "getbands"):  # PIL, without importing it
@@ -116,7 +117,7 @@ def _pixels(images: Any, channels: int) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, -1, 1)).copy())
 
 
-def _check_floats(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _check_floats(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     low, high = float(array.min()), float(array.max())
     if not np.isfinite([low, high]).all():
         bad = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(1))

@@ -28,7 +28,7 @@ def text_table(
 
 def heatmap(values: Float[np.ndarray, "tasks tasks"], title: str) -> Any:
     """Draw `values` with the first task on top, colour-blind safe, percent in the cells."""
-    import plotly.graph_objects as go  # type: ignore[import-untyped]
+    import plotly.graph_objects as go
 
     names = [str(i) for i in range(len(values))]
     text = [["" if np.isnan(v) else f"{100 * v:.0f}" for v in row] for row in values]

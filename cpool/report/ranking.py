@@ -10,11 +10,16 @@ BEST, CLOSE = "★", "≈"
 
 
 def ordered(rows: Sequence[Row]) -> list[Row]:
-    """Sort by average accuracy, best first; what has none after it, upper bounds at the end."""
+    """Sort by average accuracy, best first; what has none after it, upper bounds at the end.
 
-    def rank(row: Row) -> tuple[bool, bool, float]:
+    Rows of different settings do not compare and stay apart, in the order of the files.
+    """
+    settings = list(dict.fromkeys(row.setting for row in rows))
+
+    def rank(row: Row) -> tuple[int, bool, bool, float]:
         stat = row.stat("average_accuracy")
-        return row.role == "upper bound", stat is None, -(stat.mean if stat else 0.0)
+        group, bound = settings.index(row.setting), row.role == "upper bound"
+        return group, bound, stat is None, -(stat.mean if stat else 0.0)
 
     return sorted(rows, key=rank)
 
@@ -72,4 +77,6 @@ def setting_warning(rows: Sequence[Row]) -> str | None:
     ]
     if not parts:
         return None
-    return f"Warning: {' and '.join(parts)} differ between the runs: their numbers do not compare."
+    differ = "differ" if len(parts) > 1 else "differs"
+    what = f"Warning: the {' and the '.join(parts)} {differ} between the runs"
+    return f"{what}: their numbers do not compare."

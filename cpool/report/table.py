@@ -14,7 +14,7 @@ from cpool.report import text
 from cpool.report.ranking import BEST, caption, marks, ordered, setting_warning
 from cpool.report.results import BASELINES, Row, rows_of
 
-__all__ = ["results_markdown", "results_table"]
+__all__ = ["COLUMNS", "captions", "grid", "headings", "results_markdown", "results_table"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def _milliseconds(row: Row) -> str:
 COLUMNS = (
     Column("accuracy %", lambda r: text.with_deviation(r.stat("average_accuracy")), 0),
     Column("incr. %", lambda r: text.points(r.stat("average_incremental_accuracy")), 75),
-    Column("forgetting", lambda r: text.points(r.stat("forgetting")), 0),
+    Column("forgetting", lambda r: text.points(r.stat("forgetting")), 46),
     Column("trained", _mean("trainable_parameters", text.count), 85),
     Column("per task", _mean("bytes_per_task", text.size), 60),
     Column("train s", _mean("train_seconds", text.plain), 70),
@@ -78,28 +78,23 @@ def results_table(
     rows = ordered(rows_of(results, baselines))
     several = len({row.run for row in rows}) > 1
     columns = _fitting(_terminal() if width is None else width, several)
-    # Every cell is Text, so that a label with [brackets] is no rich markup.
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, caption_justify="left")
-    if several:
-        table.add_column("run", overflow="fold")
-    table.add_column("method", overflow="fold", min_width=10)
-    for column in columns:
-        table.add_column(column.heading, justify="right", no_wrap=True)
-    marked = marks(rows)
-    for k, row in enumerate(rows):
-        mark = marked.get((row.run, row.label), "")
-        style = "bold" if mark == BEST else "dim" if row.role == "upper bound" else ""
-        cells = [c.cell(row) for c in columns]
-        cells[0] = f"{mark} {cells[0]}".lstrip()
-        last_before_bounds = row.role != "upper bound" and (
-            k + 1 < len(rows) and rows[k + 1].role == "upper bound"
+    for heading in headings(columns, several):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for column in table.columns[: 1 + several]:
+        column.justify, column.no_wrap, column.overflow = "left", False, "fold"
+    table.columns[int(several)].min_width = 10
+    for k, (row, cells) in enumerate(grid(rows, columns, several)):
+        style = "bold" if BEST in cells[1 + several] else "dim" if row.role == "upper bound" else ""
+        following = rows[k + 1] if k + 1 < len(rows) else row
+        section = (row.setting, row.role == "upper bound") != (
+            following.setting,
+            following.role == "upper bound",
         )
-        texts = [
-            Text(cell, style) for cell in [*([row.run] if several else []), _name(row), *cells]
-        ]
-        table.add_row(*texts, end_section=last_before_bounds)
+        # Text, not str: a label with [brackets] is no rich markup.
+        table.add_row(*(Text(cell, style) for cell in cells), end_section=section)
     left_out = [c.heading for c in COLUMNS if c not in columns]
-    table.caption = Text("\n".join(_captions(rows, left_out)))
+    table.caption = Text("\n".join(captions(rows, left_out)))
     return table
 
 
@@ -119,33 +114,43 @@ def results_markdown(
     """
     rows = ordered(rows_of(results, baselines))
     several = len({row.run for row in rows}) > 1
-    marked = marks(rows)
-    heads = [*(["run"] if several else []), "method", *(c.heading for c in COLUMNS)]
     sides = ["---"] * (1 + several) + ["---:"] * len(COLUMNS)
-    lines = [_line(heads), _line(sides)]
+    lines = [_line(headings(COLUMNS, several)), _line(sides)]
+    for _, cells in grid(rows, COLUMNS, several):
+        best = BEST in cells[1 + several]
+        plain = [cell.replace("|", "\\|").replace("\n", " ") for cell in cells]
+        lines.append(_line([f"**{cell}**" for cell in plain] if best else plain))
+    return "\n".join([*lines, "", *captions(rows, [])]) + "\n"
+
+
+def headings(columns: Sequence[Column], several: bool) -> list[str]:
+    """Name the columns; with `several` runs the first one names the run."""
+    return [*(["run"] if several else []), "method", *(c.heading for c in columns)]
+
+
+def grid(
+    rows: Sequence[Row], columns: Sequence[Column], several: bool
+) -> list[tuple[Row, list[str]]]:
+    """Write every cell of `rows`, the marks before the average accuracy."""
+    marked, lines = marks(rows), []
     for row in rows:
-        mark = marked.get((row.run, row.label), "")
-        cells = [c.cell(row) for c in COLUMNS]
-        cells[0] = f"{mark} {cells[0]}".lstrip()
-        cells = [*([row.run] if several else []), _name(row), *cells]
-        cells = [cell.replace("|", "\\|").replace("\n", " ") for cell in cells]
-        lines.append(_line([f"**{c}**" for c in cells] if mark == BEST else cells))
-    return "\n".join([*lines, "", *_captions(rows, [])]) + "\n"
+        cells = [column.cell(row) for column in columns]
+        cells[0] = f"{marked.get((row.run, row.label), '')} {cells[0]}".lstrip()
+        name = f"{row.label} (upper bound)" if row.role == "upper bound" else row.label
+        lines.append((row, [*([row.run] if several else []), name, *cells]))
+    return lines
 
 
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _name(row: Row) -> str:
-    return f"{row.label} (upper bound)" if row.role == "upper bound" else row.label
-
-
-def _captions(rows: Sequence[Row], left_out: Sequence[str]) -> list[str]:
+def captions(rows: Sequence[Row], left_out: Sequence[str]) -> list[str]:
+    """Say below the table who is best, what does not compare, and what is left out."""
     lines = [caption(rows), setting_warning(rows)]
     if left_out:
         lines.append(f"Left out for want of width: {', '.join(left_out)}.")
     return [line for line in lines if line]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _fitting(width: int, several: bool) -> list[Column]:

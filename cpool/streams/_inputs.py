@@ -18,6 +18,8 @@ def to_array(value: Any) -> npt.NDArray[Any] | None:
     """Return `value` as an array if it is one or a tensor; tensors [n 3|1 H W] go channels-last."""
     if isinstance(value, np.ndarray):
         return value
+    if hasattr(value, "to_numpy"):  # a column of a data frame
+        return np.asarray(value.to_numpy())
     if not (hasattr(value, "detach") and hasattr(value, "cpu")):
         return None
     array: npt.NDArray[Any] = value.detach().cpu().numpy()
@@ -91,7 +93,10 @@ def _from_list(items: Sequence[Any], what: str) -> tuple[Inputs, Modality]:
                 raise _wrong(what, f"{type(items[odd]).__name__} at position {odd} of a list")
             return build(items, what)
     arrays = [to_array(item) for item in items]
-    images = [a if a is not None else np.asarray(item) for a, item in zip(arrays, items, strict=True)]
+    try:
+        images = [np.asarray(i) if a is None else a for a, i in zip(arrays, items, strict=True)]
+    except ValueError as error:
+        raise _wrong(what, f"a list of nested lists ({error})") from error
     if len({image.shape for image in images}) == 1 and images[0].dtype.kind not in "UO":
         return _from_array(np.stack(images), what)
     for i, image in enumerate(images):

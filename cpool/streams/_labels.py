@@ -1,5 +1,6 @@
 """Labels become int64 in 0..C-1, checked once; every class has something to learn from."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,13 +33,14 @@ def to_labels(value: Any, n: int, what: str) -> npt.NDArray[np.int64]:
             got=f"{len(labels)} labels",
             remedy="Check that inputs and labels come from the same rows.",
         )
+    labels = labels.astype(np.int64)
     if len(labels) and labels.min() < 0:
         raise DataError(
             expected=f"labels in {what} from 0",
             got=f"{labels.min()} at position {labels.argmin()}",
             remedy="Number the classes from 0 to C-1; drop rows without a class.",
         )
-    return labels.astype(np.int64)
+    return labels
 
 
 def check_classes(
@@ -51,27 +53,36 @@ def check_classes(
             training examples, names that repeat, or fewer than two classes.
     """
     trained = set(np.unique(train).tolist())
-    names = tuple(str(i) for i in range(max(trained) + 1))
+    count = max(trained) + 1
+    names: tuple[str, ...] | None = None
     if class_names is not None:
+        if isinstance(class_names, str) or len(set(class_names)) != len(class_names):
+            got = repr(class_names)
+            raise _bad("a list of distinct class names", got, "Give one name a class.")
         names = tuple(str(name) for name in class_names)
-        if len(set(names)) != len(names):
-            raise _bad("distinct class names", f"{names}", "Rename the classes.")
-        high = int(max(train.max(), test.max(initial=0)))
-        if high >= len(names):
-            got = f"label {high}"
-            raise _bad(f"labels below {len(names)}, the number of class names", got, "Name it.")
+        count, high = len(names), int(max(train.max(), test.max(initial=0)))
+        if high >= count:
+            remedy = "Name every class, or correct the label."
+            raise _bad(f"labels below {count}, the number of class names", f"{high}", remedy)
     unseen = sorted(set(np.unique(test).tolist()) - trained)
     if unseen:
         remedy = "Add training examples of these classes or drop them from the test data."
-        raise _bad("test labels that occur in training", f"{unseen} only in test", remedy)
-    missing = [i for i in range(len(names)) if i not in trained]
+        got = f"{_shown(unseen, names)} only in test"
+        raise _bad("test labels that occur in training", got, remedy)
+    # Lazily: one huge label by mistake must not become a list of that length.
+    missing = list(itertools.islice((i for i in range(count) if i not in trained), 6))
     if missing:
         remedy = "Number the classes without gaps, or add training examples."
-        got = f"none for labels {missing[:10]}"
-        raise _bad(f"training examples for each of {len(names)} classes", got, remedy)
-    if len(names) < 2:
-        raise _bad("at least two classes", f"{len(names)}", "Add examples of another class.")
-    return names
+        got = f"none for {_shown(missing, names)}"
+        raise _bad(f"training examples for each of {count} classes", got, remedy)
+    if count < 2:
+        raise _bad("at least two classes", f"{count}", "Add examples of another class.")
+    return tuple(str(i) for i in range(count)) if names is None else names
+
+
+def _shown(labels: Sequence[int], names: Sequence[str] | None) -> str:
+    some = [str(i) if names is None else f"{i} ({names[i]!r})" for i in labels[:5]]
+    return f"label{'s' * (len(labels) > 1)} {', '.join(some)}{', …' * (len(labels) > 5)}"
 
 
 def _bad(expected: str, got: str, remedy: str) -> DataError:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from cpool.errors import ConfigError, DataError
 from cpool.streams._inputs import from_dataset, to_inputs
 from cpool.streams._labels import check_classes, to_labels
-from cpool.streams._splits import draw_per_class
+from cpool.streams._splits import check_seed, draw_per_class
 from cpool.streams.base import Examples, Inputs, Modality
 from cpool.streams.paths import ImagePaths
 
@@ -33,12 +34,17 @@ def read_source(
 ) -> Source:
     """Check inputs and labels; number training rows 0..n-1 and test rows from n on.
 
+    With `x_test=None` the test examples are empty, for `divide` to fill.
+
     Raises:
         DataError: anything about the data that does not fit; see `to_inputs`, `to_labels` and
             `check_classes`.
     """
     inputs, labels, modality = _read(x, y, "the training data")
-    test_inputs, test_labels, test_modality = _read(x_test, y_test, "the test data")
+    if x_test is None:
+        test_inputs, test_labels, test_modality = inputs[:0], labels[:0], modality
+    else:
+        test_inputs, test_labels, test_modality = _read(x_test, y_test, "the test data")
     if modality != test_modality:
         raise DataError(
             expected="training and test data of one kind",
@@ -101,27 +107,41 @@ def fingerprint(*parts: Any) -> str:
     return digest.hexdigest()
 
 
-def divide(source: Source, test_fraction: float | int, seed: int) -> Source:
+def divide(
+    source: Source,
+    test_fraction: float | int,
+    seed: int,
+    groups: npt.NDArray[np.int64] | None = None,
+) -> Source:
     """Move a share of every class from the training examples to the (empty) test examples.
+
+    Args:
+        source: what to divide.
+        test_fraction: the share, between 0 and 1.
+        seed: draws the test examples.
+        groups: numbers [n] of what to draw from apart, such as class and domain; else the labels.
 
     Raises:
         ConfigError: the fraction is not between 0 and 1.
         DataError: a class has fewer than two examples.
     """
+    seed = check_seed(seed, "test_seed")
+    groups = source.train.y if groups is None else groups
     if isinstance(test_fraction, bool) or not 0.0 < test_fraction < 1.0:
         raise ConfigError(
             expected="test_fraction between 0 and 1, both excluded",
             got=repr(test_fraction),
             remedy="0.2 keeps a fifth of every class for the test.",
         )
-    counts = np.bincount(source.train.y, minlength=len(source.class_names))
+    _, rows, counts = np.unique(groups, return_index=True, return_counts=True)
     if counts.min() < 2:
+        label = source.train.y[rows[counts.argmin()]]
         raise DataError(
-            expected="at least two examples of every class, one of them for the test",
-            got=f"{counts.min()} of class {source.class_names[int(counts.argmin())]!r}",
+            expected="at least two examples of every class (and domain), one of them for the test",
+            got=f"{counts.min()} of class {source.class_names[label]!r}",
             remedy="Add examples, or give test data of your own.",
         )
-    chosen = draw_per_class(source.train.y, test_fraction, (seed, 1))
+    chosen = draw_per_class(groups, float(test_fraction), (seed, 1))
     return _replaced(source, source.train.take(~chosen), source.train.take(chosen))
 
 
@@ -133,7 +153,8 @@ def subset(source: Source, train: int | None, test: int | None, seed: int) -> So
     """
     if train is None and test is None:
         return source
-    kept = []
+    seed = check_seed(seed, "subset_seed")
+    kept: list[Examples] = []
     for what, part, size in (("train", source.train, train), ("test", source.test, test)):
         if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
             raise ConfigError(

@@ -8,13 +8,22 @@ import numpy.typing as npt
 
 from cpool.errors import ConfigError
 
-__all__ = ["check_seed", "check_validation", "divide_classes", "draw_per_class", "held_out"]
+__all__ = [
+    "ClassOrder",
+    "Tasks",
+    "check_flag",
+    "check_seed",
+    "check_validation",
+    "divide_classes",
+    "draw_per_class",
+    "held_out",
+]
 
 ClassOrder = Sequence[int | str] | npt.NDArray[Any] | None
 Tasks = int | Sequence[Sequence[int | str]]
 
 
-def check_seed(seed: Any) -> int:
+def check_seed(seed: Any, what: str = "seed") -> int:
     """Return a whole number from 0.
 
     Raises:
@@ -22,9 +31,22 @@ def check_seed(seed: Any) -> int:
     """
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise ConfigError(
-            expected="seed as a whole number from 0", got=repr(seed), remedy="Use seed=0."
+            expected=f"{what} as a whole number from 0", got=repr(seed), remedy=f"Use {what}=0."
         )
     return int(seed)
+
+
+def check_flag(value: Any, what: str) -> bool:
+    """Return a truth value.
+
+    Raises:
+        ConfigError: anything that is not True or False, such as "no".
+    """
+    if not isinstance(value, bool):
+        raise ConfigError(
+            expected=f"{what} as true or false", got=repr(value), remedy=f"Use {what}=true."
+        )
+    return value
 
 
 def check_validation(fraction: Any) -> float:
@@ -43,7 +65,9 @@ def check_validation(fraction: Any) -> float:
     return float(fraction)
 
 
-def held_out(y: npt.NDArray[np.int64], fraction: float, key: Sequence[int]) -> npt.NDArray[np.bool_]:
+def held_out(
+    y: npt.NDArray[np.int64], fraction: float, key: Sequence[int]
+) -> npt.NDArray[np.bool_]:
     """Return a mask [n] of the validation examples; no class loses its last training example."""
     return draw_per_class(y, fraction, key) if fraction else np.zeros(len(y), dtype=np.bool_)
 
@@ -79,8 +103,9 @@ def divide_classes(
     """
     count = len(class_names)
     if not isinstance(tasks, int | np.integer):
-        if isinstance(tasks, str) or class_order is not None:
-            got = repr(tasks) if isinstance(tasks, str) else "both lists of classes and class_order"
+        listed = isinstance(tasks, Sequence) and not isinstance(tasks, str)
+        if not listed or class_order is not None:
+            got = "both lists of classes and class_order" if listed else repr(tasks)
             raise ConfigError(
                 expected="tasks as a number (with or without class_order), or as lists of classes",
                 got=got,
@@ -104,7 +129,15 @@ def divide_classes(
 
 
 def _listed(classes: Any) -> list[Any]:
-    return classes.tolist() if isinstance(classes, np.ndarray) else list(classes)
+    if isinstance(classes, np.ndarray):
+        classes = classes.tolist()
+    if not isinstance(classes, Sequence) or isinstance(classes, str) or not classes:
+        raise ConfigError(
+            expected="a list of classes",
+            got=repr(classes),
+            remedy="List labels or names, such as [0, 1].",
+        )
+    return list(classes)
 
 
 def _label(value: Any, class_names: Sequence[str]) -> int:

@@ -1,15 +1,15 @@
-"""Rows of text from CSV and JSON Lines files, with errors that name the line."""
+"""Rows of text from CSV and JSON Lines files, and JSON files; errors name the line."""
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cpool.errors import DataError
 
-__all__ = ["Table", "read_table"]
+__all__ = ["Table", "column_names", "read_json", "read_table"]
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,10 @@ def read_table(
         DataError: no such file, another ending, a column that is not there (the message names
             those that are), a broken line, an empty value, or no rows.
     """
-    readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows}
-    reader = readers.get(path.suffix.lower())
-    if reader is None or not path.is_file():
-        raise DataError(
-            expected="a file that ends in .csv or .jsonl",
-            got=f"{path}, {'of another ending' if path.is_file() else 'which is not there'}",
-            remedy="Check the path, or convert the table.",
-        )
     columns = [name for name in (text, label, task, split) if name is not None]
     values: dict[str, list[str]] = {name: [] for name in columns}
     try:
-        for line, row in reader(path):
+        for line, row in _rows(path):
             for name in columns:
                 values[name].append(_value(row, name, path, line))
     except (UnicodeDecodeError, OSError) as error:
@@ -57,18 +49,47 @@ def read_table(
     )
 
 
-def column_names(path: Path) -> Sequence[str]:
+def column_names(path: Path) -> tuple[str, ...]:
     """Return the columns of the first row, or nothing if there is none.
 
     Raises:
-        DataError: the first line is broken.
+        DataError: no such file, another ending, or a broken first line.
     """
-    readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows}
-    reader = readers.get(path.suffix.lower())
-    if reader is None or not path.is_file():
-        return ()
-    first = next(iter(reader(path)), None)
+    try:
+        first = next(_rows(path), None)
+    except (UnicodeDecodeError, OSError) as error:
+        raise _broken(path, None, f"{type(error).__name__}: {error}") from error
     return () if first is None else tuple(first[1])
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = {".csv": _csv_rows, ".jsonl": _jsonl_rows}.get(path.suffix.lower())
+    if reader is None or not path.is_file():
+        raise DataError(
+            expected="a file that ends in .csv or .jsonl",
+            got=f"{path}, {'of another ending' if path.is_file() else 'which is not there'}",
+            remedy="Check the path, or convert the table.",
+        )
+    return reader(path)
+
+
+def read_json(path: Path, kind: type) -> Any:
+    """Read a JSON file whose value is a list or a dict, as `kind` says.
+
+    Raises:
+        DataError: the file cannot be read, or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        value = f"{type(error).__name__}: {error}"
+    if not isinstance(value, kind):
+        raise DataError(
+            expected=f"a JSON {'object' if kind is dict else 'list'} in {path}",
+            got=value if isinstance(value, str) else type(value).__name__,
+            remedy="Get the file again; it may be cut short.",
+        )
+    return value
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -122,14 +122,13 @@ class Stream(Sequence[Task]):
 
     def __repr__(self) -> str:
         """Return a small table of the tasks."""
-        rows = [("task", "name", "classes", "train", "validation", "test")]
+        rows: list[tuple[str, ...]] = [("task", "name", "classes", "train", "validation", "test")]
         for task in self:
             sizes = (len(task.classes), len(task.train), len(task.validation), len(task.test))
             rows.append((str(task.index), task.name, *(str(n) for n in sizes)))
         widths = [max(len(row[i]) for row in rows) for i in range(6)]
         table = [
-            "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
-            for row in rows
+            "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
         ]
         head = (
             f"Stream {self.name!r}: {self.scenario}-incremental, {self.modality}, "

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from cpool.errors import ConfigError
 from cpool.streams._source import Source, read_source
-from cpool.streams._splits import ClassOrder, Tasks
+from cpool.streams._splits import ClassOrder, Tasks, check_seed
+from cpool.streams._transforms import permute, rotate
 from cpool.streams.base import Stream
-from cpool.streams.scenarios import by_class, domain_incremental
+from cpool.streams.domains import domain_incremental
+from cpool.streams.scenarios import by_class
 
 __all__ = ["permuted_digits", "rotated_digits", "split_digits"]
 
@@ -86,19 +87,15 @@ def rotated_digits(
     ['rotated 0', 'rotated 60', 'rotated 120']
     """
     if angles is None:
+        _check_angles([max_angle])
         angles = [k * max_angle / _domains(tasks) for k in range(tasks)]
-    if not len(angles) or not np.isfinite(np.asarray(angles, dtype=float)).all():
-        raise ConfigError(
-            expected="finite angles in degrees, one a domain",
-            got=repr(list(angles)),
-            remedy="Use angles=[0, 45, 90].",
-        )
+    _check_angles(angles)
     data = _digits()
+    domains = [
+        (rotate(data.train.x, a), data.train.y, rotate(data.test.x, a), data.test.y) for a in angles
+    ]
     return domain_incremental(
-        [
-            (_rotate(data.train.x, a), data.train.y, _rotate(data.test.x, a), data.test.y)
-            for a in angles
-        ],
+        domains,
         seed=seed,
         names=[f"rotated {angle:g}" for angle in angles],
         validation=validation,
@@ -133,9 +130,10 @@ def permuted_digits(
     ((8, 8), True)
     """
     data, domains = _digits(), []
+    permutation_seed = check_seed(permutation_seed, "permutation_seed")
     for k in range(_domains(tasks)):
         order = np.random.default_rng([permutation_seed, k]).permutation(64) if k else np.arange(64)
-        x, x_test = (_permute(examples.x, order) for examples in (data.train, data.test))
+        x, x_test = (permute(examples.x, order) for examples in (data.train, data.test))
         domains.append((x, data.train.y, x_test, data.test.y))
     return domain_incremental(
         domains,
@@ -157,29 +155,13 @@ def _domains(tasks: Any) -> int:
     return tasks
 
 
-def _permute(images: Any, order: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    flat = np.asarray(images).reshape(len(images), -1)
-    return np.ascontiguousarray(flat[:, order].reshape(images.shape))
-
-
-def _rotate(images: Any, degrees: float | int) -> npt.NDArray[np.uint8]:
-    """Turn square images [n H H] counter-clockwise about their centre, bilinear, 0 outside."""
-    size = images.shape[-1]
-    angle, centre = np.deg2rad(degrees), (size - 1) / 2
-    # Rounding makes quarter turns exact, whatever the last bit of sin and cos is.
-    cos, sin = np.round(np.cos(angle), 12), np.round(np.sin(angle), 12)
-    row, column = np.mgrid[:size, :size] - centre
-    from_row = cos * row + sin * column + centre
-    from_column = cos * column - sin * row + centre
-    low_row, low_column = np.floor(from_row).astype(int), np.floor(from_column).astype(int)
-    padded = np.pad(np.asarray(images, dtype=np.float64), ((0, 0), (1, 1), (1, 1)))
-    total = np.zeros(images.shape)
-    for i in (0, 1):
-        for j in (0, 1):
-            weight = (1 - np.abs(from_row - low_row - i)) * (
-                1 - np.abs(from_column - low_column - j)
-            )
-            rows = np.clip(low_row + i + 1, 0, size + 1)
-            columns = np.clip(low_column + j + 1, 0, size + 1)
-            total += weight * padded[:, rows, columns]
-    return np.round(total).astype(np.uint8)
+def _check_angles(angles: Any) -> None:
+    numbers = isinstance(angles, Sequence) and all(
+        isinstance(a, float | int) and not isinstance(a, bool) and np.isfinite(a) for a in angles
+    )
+    if not numbers or not angles or len({f"{a:g}" for a in angles}) != len(angles):
+        raise ConfigError(
+            expected="finite angles in degrees, one a domain, no two alike",
+            got=repr(angles),
+            remedy="Use max_angle=180 or angles=[0, 45, 90].",
+        )

@@ -103,8 +103,8 @@ def split_cifar100_small(
     Reference: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
     """
     keys = ("x_train", "y_train", "x_test", "y_test", "classes")
-    arrays = _read_npz(locate(CIFAR100_SMALL, data)[0], keys)
-    source = read_source(*arrays[:4], arrays[4].tolist())
+    x, y, x_test, y_test, names = _read_npz(locate(CIFAR100_SMALL, data)[0], keys)
+    source = read_source(x, y, x_test, y_test, names.tolist())
     return by_class(
         subset(source, train_per_class, test_per_class, subset_seed),
         tasks=tasks,

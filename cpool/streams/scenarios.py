@@ -1,12 +1,12 @@
-"""Class-, task- and domain-incremental streams over data of your own."""
+"""Class- and task-incremental streams over data of your own: every task has its own classes."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 
-from cpool.errors import ConfigError, DataError
-from cpool.streams._source import Source, fingerprint, read_source
+from cpool.errors import ConfigError
+from cpool.streams._source import Source, read_source
 from cpool.streams._splits import (
     ClassOrder,
     Tasks,
@@ -15,9 +15,9 @@ from cpool.streams._splits import (
     divide_classes,
     held_out,
 )
-from cpool.streams.base import Examples, Stream, Task
+from cpool.streams.base import Stream, Task
 
-__all__ = ["class_incremental", "domain_incremental", "task_incremental"]
+__all__ = ["by_class", "class_incremental", "task_incremental", "task_names_of"]
 
 
 def class_incremental(
@@ -117,7 +117,7 @@ def by_class(
         )
     seed, fraction = check_seed(seed), check_validation(validation)
     groups = divide_classes(source.class_names, tasks, seed, class_order)
-    names = _task_names(groups, source.class_names, task_names)
+    names = task_names_of(groups, source.class_names, task_names)
     held = held_out(source.train.y, fraction, (seed, 0))
     made = []
     for index, classes in enumerate(groups):
@@ -144,104 +144,24 @@ def by_class(
     )
 
 
-def _task_names(
+def task_names_of(
     groups: Sequence[Sequence[int]], class_names: Sequence[str], given: Sequence[str] | None
 ) -> list[str]:
+    """Return one name a task: those given, else made of the classes.
+
+    Raises:
+        ConfigError: not as many names as tasks.
+    """
     if given is None:
         few = max(len(group) for group in groups) <= 3
         return [
             " + ".join(class_names[c] for c in group) if few else f"task {index}"
             for index, group in enumerate(groups)
         ]
-    if len(given) != len(groups):
+    if isinstance(given, str) or len(given) != len(groups):
         raise ConfigError(
             expected=f"{len(groups)} task names, one a task",
-            got=f"{len(given)} names",
+            got=repr(given) if isinstance(given, str) else f"{len(given)} names",
             remedy="Name every task, or leave the names out.",
         )
     return list(given)
-
-
-def domain_incremental(
-    domains: Sequence[tuple[Any, Any, Any, Any]],
-    *,
-    seed: int = 0,
-    names: Sequence[str] | None = None,
-    class_names: Sequence[str] | None = None,
-    validation: float | int = 0.1,
-    shuffle: bool = False,
-    name: str = "domain_incremental",
-) -> Stream:
-    """Build a stream in which every task has all classes, and inputs of a domain of its own.
-
-    Args:
-        domains: one `(x, y, x_test, y_test)` a domain, each as in `class_incremental`.
-        seed: draws the validation split, and the order of domains with `shuffle=True`.
-        names: one name a domain; by default "domain 0", "domain 1", ….
-        class_names: one name a class, the same classes in every domain.
-        validation: fraction of the examples of each class and domain to hold out, in [0, 1).
-        shuffle: let the seed decide the order of domains; otherwise it is the order given.
-        name: what results call the stream.
-
-    Raises:
-        DataError: no domain, one of another kind or with other classes than the first, or
-            anything that `class_incremental` refuses.
-        ConfigError: names, seed or validation that do not fit.
-
-    >>> x, y = ["yes", "no"], [0, 1]
-    >>> stream = domain_incremental([(x, y, x, y), (["ja", "nein"], y, x, y)], validation=0)
-    >>> [task.name for task in stream], stream[1].train.ids.tolist()
-    (['domain 0', 'domain 1'], [4, 5])
-    """
-    seed, fraction = check_seed(seed), check_validation(validation)
-    sources = [read_source(*domain, class_names) for domain in domains]
-    _check_domains(sources)
-    names = [f"domain {i}" for i in range(len(sources))] if names is None else names
-    names = _task_names([[0]] * len(sources), class_names or (), names)
-    sources = _numbered(sources)
-    order = np.arange(len(sources))
-    if shuffle:
-        order = np.random.default_rng(seed).permutation(len(sources))
-    classes = tuple(range(len(sources[0].class_names)))
-    made = []
-    for index, domain in enumerate(order.tolist()):
-        train = sources[domain].train
-        held = held_out(train.y, fraction, (seed, 3, domain))
-        split = (train.take(~held), train.take(held), sources[domain].test)
-        made.append(Task(index, names[domain], classes, *split))
-    return Stream(
-        made,
-        name=name,
-        scenario="domain",
-        modality=sources[0].modality,
-        seed=seed,
-        class_names=sources[0].class_names,
-        class_order=classes,
-        fingerprint=sources[0].fingerprint,
-    )
-
-
-def _check_domains(sources: Sequence[Source]) -> None:
-    if not sources:
-        raise DataError(
-            expected="at least one domain", got="none", remedy="Pass (x, y, x_test, y_test) tuples."
-        )
-    first = (sources[0].modality, sources[0].class_names)
-    for i, source in enumerate(sources):
-        if (source.modality, source.class_names) != first:
-            raise DataError(
-                expected=f"every domain like the first, {first[0]} of {len(first[1])} classes",
-                got=f"{source.modality} of {len(source.class_names)} classes in domain {i}",
-                remedy="Use class_incremental if the tasks differ in their classes.",
-            )
-
-
-def _numbered(sources: Sequence[Source]) -> list[Source]:
-    """Count the ids on from domain to domain, and let one fingerprint cover all domains."""
-    digest = fingerprint([source.fingerprint for source in sources])
-    numbered, offset = [], 0
-    for s in sources:
-        splits = [Examples(e.x, e.y, e.ids + offset, digest) for e in (s.train, s.test)]
-        numbered.append(Source(splits[0], splits[1], s.class_names, s.modality, digest))
-        offset += len(s.train) + len(s.test)
-    return numbered

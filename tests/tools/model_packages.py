@@ -88,8 +88,8 @@ def converted_smollm(cache: Path) -> Path:
 
     model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name)
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config  # the weights are plain floats from here on
+    model.hf_quantizer = None  # the weights are plain floats from here on
+    del model.config.quantization_config
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     model.save_pretrained(temporary)
     tokenizer.save_pretrained(temporary)
