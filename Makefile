@@ -41,7 +41,7 @@ types: setup ## mypy, strict
 	@$(BIN)/mypy
 
 docs: setup ## build the site into site/, warnings are errors
-	@$(BIN)/mkdocs build --quiet --strict -f docs/mkdocs.yml
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict -f docs/mkdocs.yml
 	@echo "docs: site/index.html"
 
 check: setup ## the tests alone

@@ -19,6 +19,7 @@ from cpool.settings import TrainSettings
 from cpool.streams import Stream, Task, load_stream
 
 __all__ = [
+    "L2P",
     "METHODS",
     "NCM",
     "AccuracyMatrix",
@@ -28,7 +29,6 @@ __all__ = [
     "DualPrompt",
     "FineTune",
     "Joint",
-    "L2P",
     "Learner",
     "LinearHead",
     "Output",

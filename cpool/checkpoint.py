@@ -46,8 +46,7 @@ def save_state(model: PromptedModel, folder: Path | str, extra: Mapping[str, Any
     manifest = {
         "schema": SCHEMA,
         "cpool": __version__,
-        "method": method
-        and {"name": method.name, "hyper_parameters": method.hyper_parameters()},
+        "method": method and {"name": method.name, "hyper_parameters": method.hyper_parameters()},
         "backbone": model.backbone.spec(),
         "layout": model.layout(),
         "files": files,
@@ -74,7 +73,7 @@ def read_manifest(folder: Path | str) -> dict[str, Any]:
             got="no such file",
             remedy="Name the folder that Learner.save or `cpool run` wrote.",
         )
-    manifest = read_json(path)
+    manifest: dict[str, Any] = read_json(path)
     schema = manifest.get("schema") if isinstance(manifest, dict) else None
     if not isinstance(schema, int) or schema > SCHEMA or "files" not in manifest:
         newer = isinstance(schema, int) and schema > SCHEMA

@@ -148,7 +148,12 @@ def make_loader(
 
 
 def batches(
-    examples: Examples, backbone: Backbone, batch_size: int = 64, *, shuffle: bool = False, seed: int = 0
+    examples: Examples,
+    backbone: Backbone,
+    batch_size: int = 64,
+    *,
+    shuffle: bool = False,
+    seed: int = 0,
 ) -> Iterator[Mapping[str, Tensor]]:
     """Iterate once over `examples` as batches: the short way for a loop of one's own."""
     yield from make_loader(examples, backbone, batch_size, shuffle=shuffle, seed=seed)

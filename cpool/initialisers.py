@@ -134,7 +134,8 @@ def mean_of_slots(pool: "PromptPool", slots: Sequence[int]) -> Initialiser:
     def init(shape: tuple[int, int, int, int]) -> Tensor:
         numbers = [pool.check_slot(slot) for slot in slots]
         values = pool.values()[numbers].detach().mean(dim=0)
-        return values.expand(shape).clone()
+        copied: Tensor = values.expand(shape).clone()
+        return copied
 
     return init
 

@@ -1,7 +1,7 @@
 """Learner: trains a prompted model over a stream of tasks, and measures what it forgets."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from cpool.cache import QueryCache
 from cpool.checkpoint import MANIFEST, load_state, read_manifest, save_state
@@ -232,7 +233,8 @@ class Learner:
             cached: use query features computed before.
         """
         told = getattr(tasks, "scenario", "class") == "task" if told is None else told
-        accuracies, usage = [], {}
+        accuracies: list[float] = []
+        usage: dict[str, list[list[int]]] = {}
         for task in tasks:
             prediction = self._predict(task.test, task.index if told else None, cached=cached)
             accuracies.append(float((prediction.labels == task.test.y).mean()))
@@ -381,7 +383,7 @@ class Learner:
 
     def _loader(
         self, examples: Examples, *, shuffle: bool = False, seed: int = 0, cached: bool = True
-    ) -> Iterable[dict[str, Tensor]]:
+    ) -> DataLoader[Any]:
         model = self.model
         query = self.queries(examples) if cached and model.needs_query else None
         return make_loader(

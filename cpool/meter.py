@@ -60,7 +60,7 @@ class PeakMemory:
             yield
             self._keep(torch.cuda.max_memory_allocated(self.device))
             return
-        import psutil
+        import psutil  # type: ignore[import-untyped]
 
         process, stop = psutil.Process(), threading.Event()
 

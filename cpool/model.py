@@ -112,8 +112,9 @@ class PromptedModel(nn.Module):
                 yield name, parameter
 
     def _apply(self, fn: Any, recurse: bool = True) -> "PromptedModel":
-        self.backbone._apply(fn, recurse)
-        return super()._apply(fn, recurse)
+        self.backbone._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def begin_task(self, classes: Sequence[int], task: int | None = None) -> int:
         """Freeze what is old, grow what is new, and return the number of the task.

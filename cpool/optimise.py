@@ -23,9 +23,7 @@ def make_optimizer(model: PromptedModel, train: TrainSettings) -> Optimizer:
     """
     parameters = list(model.parameters())
     if train.optimizer == "sgd":
-        return SGD(
-            parameters, train.lr, momentum=train.momentum, weight_decay=train.weight_decay
-        )
+        return SGD(parameters, train.lr, momentum=train.momentum, weight_decay=train.weight_decay)
     kind = AdamW if train.optimizer == "adamw" else Adam
     return kind(parameters, train.lr, weight_decay=train.weight_decay)
 
@@ -68,11 +66,11 @@ def _step(
     schedule: LRScheduler | None,
 ) -> Tensor:
     with accelerator.autocast():
-        loss = runner(batch, task=task).loss
+        loss: Tensor = runner(batch, task=task).loss
     if not torch.isfinite(loss):
         raise DataError(
             expected="a finite loss",
-            got=f"{float(loss)}",
+            got=f"{float(loss.detach())}",
             remedy="Lower lr, clip more (clip_norm), or look for NaN in the inputs.",
         )
     optimizer.zero_grad(set_to_none=True)

@@ -1,9 +1,9 @@
 """Branch = pool + policy + site; Prompter = the branches of one method."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -176,9 +176,11 @@ class Prompter(nn.Module):
         self.branches = nn.ModuleDict({branch.name: branch for branch in branches})
         self.started: list[int] = []
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Branch]:
         """Iterate over the branches."""
-        return iter(self.branches.values())
+        for branch in self.branches.values():
+            assert isinstance(branch, Branch)
+            yield branch
 
     @property
     def needs_query(self) -> bool:
@@ -242,8 +244,8 @@ class Prompter(nn.Module):
         tokens: list[Tensor] = []
         layers: dict[int, tuple[Tensor, Tensor]] = {}
         selections: dict[str, Selection] = {}
-        for name, branch in self.branches.items():
-            values, selections[name] = branch(query, task, size)
+        for branch in self:
+            values, selections[branch.name] = branch(query, task, size)
             if isinstance(branch.site, EmbeddingSite):
                 tokens.append(values[:, 0])
                 continue

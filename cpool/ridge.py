@@ -96,7 +96,7 @@ class RidgeHead(Head):
         seed: int | None = None,
     ) -> None:
         super().__init__(feature_size)
-        if isinstance(ridge, str) and ridge != "auto" or not isinstance(ridge, str) and ridge <= 0:
+        if (isinstance(ridge, str) and ridge != "auto") or (not isinstance(ridge, str) and ridge <= 0):
             raise ConfigError(
                 expected='a ridge above 0, or "auto"', got=repr(ridge), remedy="Change ridge."
             )
@@ -111,7 +111,9 @@ class RidgeHead(Head):
         self.width = projection or feature_size
         double = torch.float64
         self.register_buffer("seed", torch.tensor(drawn))
-        self.register_buffer("chosen", torch.tensor(1.0 if ridge == "auto" else ridge, dtype=double))
+        self.register_buffer(
+            "chosen", torch.tensor(1.0 if ridge == "auto" else ridge, dtype=double)
+        )
         self.register_buffer("rows", torch.zeros(0, self.width, dtype=double))
         self.register_buffer("row_columns", torch.zeros(0, dtype=torch.int64))
         self.register_buffer("gram", torch.zeros(0, self.width, dtype=double))

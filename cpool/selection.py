@@ -18,7 +18,7 @@ class Selection(NamedTuple):
         similarity: cosine (or minus distance) of the query to each chosen slot, [B K], if any.
     """
 
-    index: Int[Tensor, "B K"]
+    index: Int[Tensor, "B K"]  # type: ignore[assignment]  # hides tuple.index, never used here
     weight: Float[Tensor, "B K"] | None
     loss: Float[Tensor, ""]
     similarity: Float[Tensor, "B K"] | None = None

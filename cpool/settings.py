@@ -45,9 +45,7 @@ class TrainSettings:
         self._need(self.weight_decay >= 0, "weight_decay", "at least 0")
         self._need(0 <= self.momentum < 1, "momentum", "from 0 to below 1")
         self._need(self.clip_norm >= 0, "clip_norm", "at least 0")
-        self._need(
-            self.optimizer in ("adam", "adamw", "sgd"), "optimizer", "adam, adamw or sgd"
-        )
+        self._need(self.optimizer in ("adam", "adamw", "sgd"), "optimizer", "adam, adamw or sgd")
         self._need(self.schedule in ("constant", "cosine"), "schedule", "constant or cosine")
         self._need(self.mask in ("task", "seen"), "mask", "task or seen")
 

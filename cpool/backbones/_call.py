@@ -4,13 +4,15 @@ A context variable, not an attribute of the model: two threads, or two prompted 
 backbone, each see their own call, and a call that ends leaves nothing behind.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
-__all__ = ["CALL", "Call", "Prefix", "Seen"]
+__all__ = ["CALL", "Call", "Prefix", "Seen", "active"]
 
 
 class Prefix(NamedTuple):
@@ -42,6 +44,8 @@ class Call:
     extended: set[nn.Module] = field(default_factory=set)
     states: dict[int, Tensor] = field(default_factory=dict)
     recorder: list[Seen] | None = None
+    outer: "Call | None" = None
+    ended: bool = False
 
     def take(self, module: nn.Module) -> Prefix | None:
         """Return the prefix of this module for its next turn, and note that it was used."""
@@ -57,3 +61,19 @@ class Call:
 
 
 CALL: ContextVar[Call | None] = ContextVar("cpool_call", default=None)
+
+
+@contextmanager
+def active(call: Call) -> Iterator[Call]:
+    """Make `call` the current one; afterwards the call around it, if that has not ended before."""
+    call.outer = CALL.get()
+    CALL.set(call)
+    try:
+        yield call
+    finally:
+        # Not ContextVar.reset: contexts may end in another order than they began.
+        call.ended = True
+        current = CALL.get()
+        while current is not None and current.ended:
+            current = current.outer
+        CALL.set(current)

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cpool.backbones import images, text
-from cpool.backbones._call import CALL, Call
+from cpool.backbones._call import Call, active
 from cpool.backbones._states import States, compiled
 from cpool.backbones.families import Family, Kind, Site, find
 from cpool.backbones.fingerprint import Fingerprint
@@ -297,11 +297,8 @@ class Backbone(nn.Module):
         inputs = self.model_inputs(batch)
         mask = inputs.get("attention_mask")
         positions = {} if mask is None else self.positions(mask)
-        token = CALL.set(Call())  # no prompts, also inside a context that has some
-        try:
+        with active(Call()):  # no prompts, also inside a context that has some
             states = self.run({**inputs, **positions, **model_kwargs}, numbers)
-        finally:
-            CALL.reset(token)
         return tuple(states[i] for i in numbers), self.real_tokens(mask, states[self.num_layers])
 
     @staticmethod

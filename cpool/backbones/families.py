@@ -69,9 +69,7 @@ FAMILIES: dict[str, Family] = {
     "xlm-roberta": _text("XLM-RoBERTa"),
     "distilbert": _text("DistilBERT", positions="mask"),
     "mpnet": _text("MPNet (no prefixes)", bias="relative_attention_bias"),
-    "electra": _text(
-        "ELECTRA", positions="mask", embeddings=("embeddings_project", "embeddings")
-    ),
+    "electra": _text("ELECTRA", positions="mask", embeddings=("embeddings_project", "embeddings")),
     "modernbert": _text("ModernBERT", site="inputs", positions="mask", embeddings=()),
     "deberta-v2": _text(
         "DeBERTa-v2/v3 (no prefixes)", site="inputs", positions="mask", embeddings=()
@@ -136,5 +134,8 @@ def _by_structure(model: Any) -> Family | None:
     if embeddings is None:
         return None
     # An embedding that knows the pad id counts positions from it (RoBERTa and its descendants).
-    counts = hasattr(embeddings, "padding_idx") or "position_ids" not in signature(model.forward).parameters
+    counts = (
+        hasattr(embeddings, "padding_idx")
+        or "position_ids" not in signature(model.forward).parameters
+    )
     return Family("text", "by structure", positions="own" if counts else "mask", known=False)

@@ -71,7 +71,9 @@ class Fingerprint:
 def _signs(weights: dict[str, Tensor]) -> tuple[Any, ...]:
     tensors = [tensor for tensor in weights.values() if tensor.numel()]
     first = torch.stack([tensor.reshape(-1)[0].double() for tensor in tensors]).tolist()
-    return tuple((t.data_ptr(), t._version, t.dtype, v) for t, v in zip(tensors, first, strict=True))
+    return tuple(
+        (t.data_ptr(), t._version, t.dtype, v) for t, v in zip(tensors, first, strict=True)
+    )
 
 
 def _settings(config: Any) -> dict[str, Any]:

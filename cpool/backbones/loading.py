@@ -204,5 +204,3 @@ def _dtype(dtype: str | torch.dtype | None) -> torch.dtype:
             remedy="Choose one of these.",
         )
     return found
-
-

@@ -96,5 +96,3 @@ def _pad(rows: dict[str, list[list[int]]], tokenizer: Any) -> dict[str, Tensor]:
             padded[mask] = torch.tensor([value for row in rows[key] for value in row])
             batch[key] = padded
     return batch
-
-

@@ -66,21 +66,20 @@ def encode(
         inputs = _arranged(backbone, inputs, tokens, offset)
         states = backbone.run(inputs, numbers)
     final = states[backbone.num_layers]
-    return Encoded(
-        (*(states[i] for i in numbers), final), *_rows(backbone, mask, final, tokens)
-    )
+    return Encoded((*(states[i] for i in numbers), final), *_rows(backbone, mask, final, tokens))
 
 
 def _tokens(backbone: Backbone, tokens: Tensor | None, size: int) -> Tensor | None:
-    if tokens is None or tokens.shape[1] == 0:
+    if tokens is None:
         return None
-    if tokens.shape[0] not in {1, size} or tokens.shape[2] != backbone.hidden_size:
+    shape = tuple(tokens.shape)
+    if len(shape) != 3 or shape[0] not in {1, size} or shape[2] != backbone.hidden_size:
         raise BackboneError(
             expected=f"prompt tokens [{size} N {backbone.hidden_size}] for {backbone.name!r}",
-            got=f"{tuple(tokens.shape)}",
+            got=f"{shape}",
             remedy="Make the pool with width=backbone.hidden_size and gather once a sample.",
         )
-    return tokens.to(backbone.device).expand(size, -1, -1)
+    return tokens.to(backbone.device).expand(size, -1, -1) if shape[1] else None
 
 
 def _prefixes(prompts: Prompts, size: int) -> dict[int, tuple[Tensor, Tensor]]:

@@ -1,84 +1,32 @@
 """Prefixes: keys and values in front of a layer's own, through one registered attention function.
 
 `transformers` lets a model look its attention up by name at every call. While a context of
-`prefixes` is open, the configs of the model name the function below; it puts the prefixes of this
-call in front of the projected keys and values, extends the mask, and hands over to PyTorch's
-scaled dot-product attention. Nothing of the model is copied or replaced, and when the last context
-closes the configs name what they named before.
+`prefixes` is open, the configs of the model name the function of attention.py; it puts the
+prefixes of this call in front of the projected keys and values, extends the mask, and hands over
+to PyTorch's scaled dot-product attention. Nothing of the model is copied or replaced, and when the
+last context closes the configs name what they named before.
 
 Prefix keys enter as they are, without rotation or position. A prefix is visible to every token,
 also in layers with a sliding window.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
 from cpool.backbones import Backbone
-from cpool.backbones._call import CALL, Call, Prefix, Seen
+from cpool.backbones._call import Call, Prefix, Seen, active
 from cpool.errors import BackboneError
 
 __all__ = ["attention_layers", "prefixes"]
 
-NAME = "cpool_prefix"
 Layers = Mapping[int, tuple[Float[Tensor, "B H N E"], Float[Tensor, "B H N E"]]]
-
-
-def prefix_attention(
-    module: nn.Module,
-    query: Float[Tensor, "B heads T E"],
-    key: Float[Tensor, "B H T E"],
-    value: Float[Tensor, "B H T E"],
-    attention_mask: Tensor | None,
-    is_causal: bool | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """Attend over this call's prefix and the tokens; plain attention where there is no prefix."""
-    call = CALL.get()
-    if call is not None and call.recorder is not None:
-        call.recorder.append(Seen(module, key.shape[1], key.shape[3]))
-    prefix = None if call is None else call.take(module)
-    if prefix is not None:
-        length = prefix.key.shape[2]
-        causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-        if attention_mask is None and causal and query.shape[2] > 1:
-            attention_mask = _causal(query.shape[2], key.shape[2], key.device)
-        # True allows in a boolean mask, 0 adds nothing in a float one.
-        attention_mask = _padded(attention_mask, length)
-        if kwargs.get("position_bias") is not None:
-            kwargs["position_bias"] = F.pad(kwargs["position_bias"], (length, 0))
-        key = torch.cat([prefix.key.to(key.dtype), key], 2)
-        value = torch.cat([prefix.value.to(value.dtype), value], 2)
-    result: tuple[Tensor, None] = sdpa_attention_forward(
-        module, query, key, value, attention_mask, is_causal=is_causal, **kwargs
-    )
-    return result
-
-
-def _causal(queries: int, keys: int, device: torch.device) -> Tensor:
-    # `is_causal=True` aligns at the upper left, which is wrong as soon as keys are longer.
-    ones = torch.ones(queries, keys, dtype=torch.bool, device=device)
-    return ones.tril(keys - queries)[None, None]
-
-
-def _padded(mask: Tensor | None, length: int) -> Tensor | None:
-    if mask is None:
-        return None
-    return F.pad(mask, (length, 0), value=mask.dtype == torch.bool)
-
-
-AttentionInterface.register(NAME, prefix_attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
 # ---- which module is which layer --------------------------------------------------------------
@@ -98,14 +46,9 @@ def attention_layers(backbone: Backbone) -> tuple[nn.Module, ...]:
 def _record(backbone: Backbone) -> tuple[Seen, ...]:
     if backbone not in _RECORDED:
         model = backbone.plain_model
-        call = Call(recorder=[])
-        token = CALL.set(call)
-        try:
-            with torch.no_grad(), _switched(backbone):
-                # .forward, not a call: compiled code would be specialised to the recording.
-                model.forward(**_probe(backbone))
-        finally:
-            CALL.reset(token)
+        with torch.no_grad(), _switched(backbone), active(Call(recorder=[])) as call:
+            # .forward, not a call: compiled code would be specialised to the recording.
+            model.forward(**_probe(backbone))
         seen = tuple(call.recorder or ())
         if len(seen) != backbone.num_layers:
             raise BackboneError(
@@ -138,6 +81,8 @@ _COUNTS: dict[int, list[Any]] = {}  # id of a config → [config, implementation
 
 @contextmanager
 def _switched(backbone: Backbone) -> Iterator[None]:
+    from cpool.inject.attention import NAME  # registers it; a model is here, so transformers is
+
     configs = _configs(backbone)
     with _LOCK:
         for config in configs:
@@ -192,15 +137,8 @@ def prefixes(backbone: Backbone, layers: Layers) -> Iterator[Call]:
     """
     seen = _record(backbone) if layers else ()
     call = Call(prefixes=_by_module(backbone, layers, seen))
-    token = CALL.set(call)
-    try:
-        if layers:
-            with _switched(backbone):
-                yield call
-        else:
-            yield call
-    finally:
-        CALL.reset(token)
+    with active(call), _switched(backbone) if layers else nullcontext():
+        yield call
     skipped = sorted(set(layers) - call.consumed)
     if skipped:
         names = {module: name for name, module in backbone.plain_model.named_modules()}

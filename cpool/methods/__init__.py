@@ -15,12 +15,12 @@ from cpool.methods.ncm import NCM
 from cpool.methods.ranpac import RanPAC
 
 __all__ = [
+    "L2P",
     "METHODS",
     "NCM",
     "DualPrompt",
     "FineTune",
     "Joint",
-    "L2P",
     "LinearHead",
     "Method",
     "RanPAC",
@@ -28,8 +28,7 @@ __all__ = [
 ]
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method
-    for method in (DualPrompt, FineTune, Joint, L2P, LinearHead, NCM, RanPAC)
+    method.name: method for method in (DualPrompt, FineTune, Joint, L2P, LinearHead, NCM, RanPAC)
 }
 
 

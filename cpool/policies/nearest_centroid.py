@@ -81,7 +81,10 @@ class NearestCentroid(Policy):
         q = F.normalize(query.float(), dim=1) if self.normalize else query.float()
         flat = self.centroids.flatten(0, 1)
         distance = torch.cdist(
-            q, flat, p=1.0 if self.metric == "l1" else 2.0, compute_mode="donot_use_mm_for_euclid_dist"
+            q,
+            flat,
+            p=1.0 if self.metric == "l1" else 2.0,
+            compute_mode="donot_use_mm_for_euclid_dist",
         )
         return distance.view(len(q), len(self), self.n_centroids).amin(dim=2)
 

@@ -66,7 +66,7 @@ def _checked(content: Any, name: str) -> tuple[list[dict[str, Any]], list[dict[s
 
 def _branch(branch: dict[str, Any]) -> dict[str, Any]:
     slots = [dict(slot) for slot in branch["slots"]]
-    usage = branch.get("usage")
+    usage = branch.get("usage") or None  # empty when no policy chose anything
     if usage is not None:
         counts = np.array(usage, dtype=float)
         if counts.ndim != 2 or counts.shape[1] != len(slots) or not (counts >= 0).all():

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from plotly.colors import sample_colorscale
 
-__all__ = ["HeatCell", "HeatTable", "accuracy_heat", "usage_heat"]
+__all__ = ["HeatCell", "HeatTable", "accuracy_heat", "span_of", "usage_heat"]
 
 SCALE = "Cividis"  # safe for colour-blind eyes, and monotone in grey
 WIDE = 24
@@ -26,7 +26,7 @@ class HeatCell:
 
 @dataclass(frozen=True)
 class HeatTable:
-    """A table of coloured cells; `summary` says in words what it shows; `wide` ones are narrow-celled."""
+    """A table of coloured cells with a text; a `wide` one has many columns and no numbers."""
 
     title: str
     summary: str
@@ -36,8 +36,13 @@ class HeatTable:
     wide: bool
 
 
-def accuracy_heat(title: str, values: Float[np.ndarray, "tasks tasks"], summary: str) -> HeatTable:
-    """Colour an accuracy matrix (fractions, NaN = not measured) on the scale of 0 to 100 %."""
+def accuracy_heat(
+    title: str,
+    values: Float[np.ndarray, "tasks tasks"],
+    summary: str,
+    span: tuple[float, float] = (0.0, 1.0),
+) -> HeatTable:
+    """Colour an accuracy matrix (fractions, NaN = not measured), dark to light over `span`."""
     rows = []
     for t, line in enumerate(values):
         cells = []
@@ -46,27 +51,42 @@ def accuracy_heat(title: str, values: Float[np.ndarray, "tasks tasks"], summary:
                 cells.append(HeatCell("", f"task {i} after task {t}: not measured", None, ""))
                 continue
             meaning = f"task {i} after learning task {t}: {100 * value:.1f} %"
-            text = f"{100 * value:.0f}"
-            cells.append(HeatCell(text, meaning, *_colours(float(value)), mark=t == i))
+            colours = _colours((value - span[0]) / (span[1] - span[0]))
+            cells.append(HeatCell(f"{100 * value:.0f}", meaning, *colours, mark=t == i))
         rows.append((f"after {t}", cells))
-    columns = [f"task {i}" for i in range(len(values))]
-    return HeatTable(title, summary, "learned", columns, rows, wide=False)
+    columns = [str(i) for i in range(len(values))]
+    return HeatTable(title, summary, "task →", columns, rows, wide=False)
+
+
+def span_of(matrices: Sequence[Float[np.ndarray, "tasks tasks"]]) -> tuple[float, float]:
+    """Return the tens of percent around all values, so that matrices share one scale of colours.
+
+    >>> span_of([np.array([[0.93, np.nan], [0.62, 0.9]])])
+    (0.6, 1.0)
+    """
+    known = np.concatenate([m[~np.isnan(m)] for m in matrices] or [np.zeros(0)])
+    if not len(known):
+        return 0.0, 1.0
+    low, high = np.floor(10 * known.min() + 1e-9) / 10, np.ceil(10 * known.max() - 1e-9) / 10
+    return float(min(low, 0.9)), float(max(high, low + 0.1, 0.1))
 
 
 def usage_heat(title: str, counts: Sequence[Sequence[float]], slots: Sequence[str]) -> HeatTable:
     """Colour which share of each task's choices went to each slot; rows are tasks."""
     shares = _shares(counts)
-    wide = shares.shape[1] > WIDE
+    wide, most = shares.shape[1] > WIDE, float(shares.max(initial=0.0))
     rows = []
     for task, line in enumerate(shares):
         cells = []
         for slot, share in enumerate(line):
             meaning = f"task {task}, {slots[slot]}: {100 * share:.0f} % of its choices"
             text = "" if wide else f"{100 * share:.0f}"
-            cells.append(HeatCell(text, meaning, *_colours(float(share))))
+            cells.append(HeatCell(text, meaning, *_colours(share / most if most else 0.0)))
         rows.append((f"task {task}", cells))
     columns = [str(k) for k in range(shares.shape[1])]
-    return HeatTable(title, usage_summary(shares, slots), "slot", columns, rows, wide)
+    scale = f" Colours run from 0 % (dark) to {100 * most:.0f} % (light)."
+    summary = usage_summary(shares, slots) + scale
+    return HeatTable(title, summary, "slot →", columns, rows, wide)
 
 
 def usage_summary(shares: Float[np.ndarray, "tasks slots"], slots: Sequence[str]) -> str:
@@ -76,7 +96,7 @@ def usage_summary(shares: Float[np.ndarray, "tasks slots"], slots: Sequence[str]
     chosen = [f"task {t}: {slots[k]} ({100 * shares[t, k]:.0f} %)" for t, k in enumerate(tops[:12])]
     more = f" and {len(tops) - 12} more tasks" if len(tops) > 12 else ""
     text = f"The slot each task chooses most: {'; '.join(chosen)}{more}. "
-    text += f"{idle} of {len(slots)} slots are never chosen."
+    text += f"{idle} of {len(slots)} slots are never chosen." if idle else "Every slot is chosen."
     if len(shares) > 1 and len(slots) > 1 and len(set(tops.tolist())) == 1:
         text += " Every task prefers the same slot: the pool may have collapsed."
     return text
@@ -85,7 +105,7 @@ def usage_summary(shares: Float[np.ndarray, "tasks slots"], slots: Sequence[str]
 def _shares(counts: Sequence[Sequence[float]]) -> Float[np.ndarray, "tasks slots"]:
     values = np.array(counts, dtype=float)
     total = values.sum(axis=1, keepdims=True)
-    return np.divide(values, total, out=np.zeros_like(values), where=total > 0)
+    return np.asarray(values / np.where(total > 0, total, 1))
 
 
 def _colours(share: float) -> tuple[str, str]:

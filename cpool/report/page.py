@@ -12,7 +12,7 @@ from cpool._io import read_json, write_bytes
 from cpool.errors import CheckpointError
 from cpool.report.diagnostics import load_diagnostics
 from cpool.report.ranking import ordered
-from cpool.report.results import load_results, rows_of
+from cpool.report.results import load_results, notes_of, rows_of
 from cpool.report.sections import (
     accuracy_matrices,
     cost_picture,
@@ -20,6 +20,7 @@ from cpool.report.sections import (
     facts,
     key_pictures,
     numbers_of_runs,
+    settings_of_rows,
     summary_table,
     usage_tables,
 )
@@ -56,6 +57,7 @@ def render(results: Mapping[str, Any], run_dir: Path) -> str:
     rows = ordered(rows_of(results))
     diagnostics, problems = load_diagnostics(run_dir)
     environment, config = _environment(run_dir, problems), _config(run_dir)
+    matrices, scale = accuracy_matrices(rows)
     template = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -65,10 +67,12 @@ def render(results: Mapping[str, Any], run_dir: Path) -> str:
     ).get_template("page.html.j2")
     return template.render(
         title=results.get("name") or "Run",
+        description=results.get("description") or "",
         headline=headline(rows),
         summary=summary_table(rows),
         curves=curves_picture(rows),
-        matrices=accuracy_matrices(rows),
+        matrices=matrices,
+        scale=scale,
         cost=cost_picture(rows),
         usage=usage_tables(diagnostics),
         keys=key_pictures(diagnostics),
@@ -76,7 +80,8 @@ def render(results: Mapping[str, Any], run_dir: Path) -> str:
         tasks=_tasks(results),
         config=config,
         numbers=numbers_of_runs(rows),
-        problems=problems,
+        settings=settings_of_rows(rows),
+        problems=[*notes_of(results), *problems],
         plotly=Markup(get_plotlyjs().replace("</script", "<\\/script")),
         style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
         script=Markup((TEMPLATES / "page.js").read_text(encoding="utf-8")),

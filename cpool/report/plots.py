@@ -1,7 +1,7 @@
 """The plotly figures of the report. Colours are left to the page, which knows its theme.
 
-A trace's `meta` holds the number of its colour in the page's palette (−1: neutral), and its symbol
-or dash tells it apart without colour.
+A trace's `meta` holds the number of its colour in the page's palette (−1: neutral, −2: a key), and
+its symbol or dash tells it apart without colour.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,15 @@ from jaxtyping import Float
 from cpool.errors import MetricError
 from cpool.metrics import average_accuracy_curve
 from cpool.report.results import Row
+from cpool.report.text import size
 
 __all__ = ["accuracy_curves", "cost_of", "curve_of", "forgetting_against_cost", "keys_and_queries"]
 
-NEUTRAL = -1
+NEUTRAL, KEY = -1, -2
 COLOURS = 8
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down")
 DASHES = ("solid", "dash", "dot", "dashdot")
+SMALL_KEY = {"symbol": "diamond", "size": 8, "line": {"width": 1.5}}
 MOST_QUERIES = 120
 
 
@@ -108,13 +110,16 @@ def forgetting_against_cost(rows: Sequence[Row]) -> go.Figure:
             cliponaxis=False,
             hovertemplate="%{x:.3s}B a task, %{y:.2f} points forgotten",
         )
-    costs = [np.log10(cost) for _, row in shown if (cost := cost_of(row))]
-    if costs:
-        figure.update_xaxes(range=[min(costs) - 0.6, max(costs) + 0.6])
+    costs = [np.log10(cost) for _, row in shown if (cost := cost_of(row))] or [0.0]
+    powers = [10**e for e in range(int(min(costs)) - 1, int(max(costs)) + 3)]
     figure.update_xaxes(
-        title_text="bytes a task (logarithmic)", type="log", dtick=1, ticksuffix="B"
+        title_text="bytes a task (logarithmic)",
+        type="log",
+        range=[min(costs) - 0.6, max(costs) + 0.6],
+        tickvals=powers,
+        ticktext=[size(power, digits=1) for power in powers],
     )
-    figure.update_yaxes(title_text="forgetting, points")
+    figure.update_yaxes(title_text="forgetting, points", rangemode="tozero")
     figure.update_layout(showlegend=False)
     return figure
 
@@ -141,17 +146,20 @@ def keys_and_queries(branch: Mapping[str, Any], queries: Sequence[Mapping[str, A
         )
     names = [str(slot.get("name") or slot.get("id") or k) for k, slot in enumerate(branch["slots"])]
     few = len(branch["keys"]) <= 20
+    # Filled with the colour of the paper by the page, so that the number in it can be read.
+    marker = {"symbol": "diamond", "size": 22, "line": {"width": 2}} if few else SMALL_KEY
     figure.add_scatter(
         x=[x for x, _ in branch["keys"]],
         y=[y for _, y in branch["keys"]],
-        text=[_plain(name) for name in names],
+        text=[str(k) for k in range(len(names))],
+        customdata=[_plain(name) for name in names],
         name="keys",
         mode="markers+text" if few else "markers",
-        textposition="top center",
+        textposition="middle center",
         cliponaxis=False,
-        marker={"symbol": "diamond-open", "size": 14, "line": {"width": 2.5}},
-        meta=NEUTRAL,
-        hovertemplate="key of %{text}<extra></extra>",
+        marker=marker,
+        meta=KEY,
+        hovertemplate="key of %{customdata}<extra></extra>",
     )
     figure.update_xaxes(title_text="first principal direction", zeroline=False)
     figure.update_yaxes(title_text="second", zeroline=False)

@@ -12,7 +12,16 @@ from cpool._io import read_json
 from cpool.errors import CheckpointError, DataError, MetricError
 from cpool.metrics import AccuracyMatrix
 
-__all__ = ["BASELINES", "UPPER_BOUNDS", "Row", "Stat", "check_results", "load_results", "rows_of"]
+__all__ = [
+    "BASELINES",
+    "UPPER_BOUNDS",
+    "Row",
+    "Stat",
+    "check_results",
+    "load_results",
+    "notes_of",
+    "rows_of",
+]
 
 SCHEMA = 1
 BASELINES: Final = frozenset(
@@ -152,6 +161,19 @@ def rows_of(
             method, role = runs[0]["method"], _role(runs[0], baselines)
             rows.append(Row(name, label, method, role, tuple(runs), setting))
     return rows
+
+
+def notes_of(results: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say what a reader must know of the runs: not complete, or measured on validation data."""
+    several = [results] if isinstance(results, Mapping) else list(results)
+    notes = []
+    for one in several:
+        name = str(one.get("name") or "This run")
+        if one.get("complete") is False:
+            notes.append(f"{name} is not complete: only its finished runs are shown.")
+        if one.get("evaluated_on", "test") != "test":
+            notes.append(f"{name} was measured on {one['evaluated_on']} data, not on test data.")
+    return notes
 
 
 def _role(run: Mapping[str, Any], baselines: Collection[str]) -> Role:

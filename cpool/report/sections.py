@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from cpool.report import text
 from cpool.report.diagnostics import Diagnostic
-from cpool.report.heat import HeatTable, accuracy_heat, usage_heat
+from cpool.report.heat import HeatTable, accuracy_heat, span_of, usage_heat
 from cpool.report.plots import (
     accuracy_curves,
     cost_of,
@@ -32,6 +32,7 @@ __all__ = [
     "facts",
     "key_pictures",
     "numbers_of_runs",
+    "settings_of_rows",
     "summary_table",
     "usage_tables",
 ]
@@ -77,16 +78,17 @@ def curves_picture(rows: Sequence[Row]) -> Picture | None:
     return Picture("curves", "Accuracy over tasks", curves_summary(rows), figure, numbers)
 
 
-def accuracy_matrices(rows: Sequence[Row]) -> list[HeatTable]:
-    """One heat table a row, the mean over its seeds."""
+def accuracy_matrices(rows: Sequence[Row]) -> tuple[list[HeatTable], str]:
+    """One heat table a row, the mean over its seeds, and what their common colours mean."""
+    found = [(row, values) for row in rows if (values := row.mean_matrix()) is not None]
+    span = span_of([values for _, values in found])
     tables = []
-    for row in rows:
-        values = row.mean_matrix()
-        if values is not None:
-            seeds = f"mean of {len(row.runs)} seeds" if len(row.runs) > 1 else "one seed"
-            title = f"{row.label}, {seeds}"
-            tables.append(accuracy_heat(title, values, matrix_summary(values)))
-    return tables
+    for row, values in found:
+        seeds = f"mean of {len(row.runs)} seeds" if len(row.runs) > 1 else "one seed"
+        title = f"{row.label}, {seeds}"
+        tables.append(accuracy_heat(title, values, matrix_summary(values), span))
+    low, high = (f"{100 * edge:.0f} %" for edge in span)
+    return tables, f"Colours run from {low} (dark) to {high} (light) in all of them."
 
 
 def cost_picture(rows: Sequence[Row]) -> Picture | None:
@@ -117,7 +119,7 @@ def usage_tables(diagnostics: Sequence[Diagnostic]) -> list[HeatTable]:
 
 def key_pictures(diagnostics: Sequence[Diagnostic]) -> list[Picture]:
     """One picture a branch that has keys in the plane."""
-    pictures = []
+    pictures: list[Picture] = []
     for diagnostic in diagnostics:
         for branch in diagnostic.branches:
             if not branch["keys"]:
@@ -151,10 +153,20 @@ def facts(results: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[st
     }
 
 
+def settings_of_rows(rows: Sequence[Row]) -> Grid:
+    """The hyper-parameters and the training of every row, of its first seed."""
+    lines = []
+    for row in rows:
+        run = row.runs[0]
+        own, train = run.get("hyper_parameters") or {}, run.get("train") or {}
+        lines.append([row.label, row.method, _settings(own), _settings(train)])
+    return Grid(["row", "method", "hyper-parameters", "training"], lines, [])
+
+
 def numbers_of_runs(rows: Sequence[Row]) -> Grid:
     """Every number of every seed."""
     shares = {
-        "average accuracy": "average_accuracy",
+        "accuracy": "average_accuracy",
         "weighted": "average_accuracy_weighted",
         "incremental": "average_incremental_accuracy",
         "forgetting": "forgetting",
@@ -180,12 +192,16 @@ def numbers_of_runs(rows: Sequence[Row]) -> Grid:
     return Grid(["method", "seed", *shares, *costs], lines, [])
 
 
-def _share(value: float | None) -> str:
+def _settings(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} = {_fact(value)}" for key, value in values.items()) or text.MISSING
+
+
+def _share(value: int | float | None) -> str:
     return text.MISSING if value is None else f"{100 * value:.2f}".replace("-", "−")
 
 
 def _fact(value: Any) -> str:
-    if value is None:
+    if value is None or value == "":
         return text.MISSING
     if isinstance(value, bool):
         return "yes" if value else "no"

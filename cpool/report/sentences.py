@@ -22,7 +22,9 @@ def headline(rows: Sequence[Row]) -> list[str]:
     seeds = f" over {stat.n} seeds" if stat.n > 1 else " (one seed)"
     lines = [f"{best.label} is best: {text.with_deviation(stat)} % average accuracy{seeds}."]
     if best.role == "baseline":
-        lines.append("It is a baseline without prompts: on this stream no prompt pays for itself.")
+        lines.append(
+            "It is a baseline without prompts: no method with prompts does better on this stream."
+        )
     lines += [_lead(rows, best), _gap(rows, stat.mean), _price(best)]
     return [line for line in lines if line]
 
@@ -59,7 +61,7 @@ def _price(row: Row) -> str:
         f"predicts a sample in {text.plain(ms.mean)} ms" if ms else "",
     ]
     known = [part for part in parts if part]
-    return f"It {', '.join(known)}." if known else ""
+    return f"{row.label} {', '.join(known)}." if known else ""
 
 
 def curves_summary(rows: Sequence[Row]) -> str:

@@ -1,18 +1,17 @@
 """Results as a table: for the terminal with rich, for documents as Markdown."""
 
-import shutil
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from cpool.report import text
 from cpool.report.ranking import BEST, caption, marks, ordered, setting_warning
-from cpool.report.results import BASELINES, Row, rows_of
+from cpool.report.results import BASELINES, Row, notes_of, rows_of
 
 __all__ = ["COLUMNS", "captions", "grid", "headings", "results_markdown", "results_table"]
 
@@ -64,7 +63,7 @@ def results_table(
 
     Args:
         results: the content of one results.json, or several to compare.
-        width: columns of the terminal (default: as found, 100 when there is none); a narrow one
+        width: columns of the terminal (default: what rich finds, 80 for a pipe); a narrow one
             gets fewer columns, and the caption says which are left out.
         baselines: names of methods that use no prompts.
 
@@ -77,7 +76,7 @@ def results_table(
     """
     rows = ordered(rows_of(results, baselines))
     several = len({row.run for row in rows}) > 1
-    columns = _fitting(_terminal() if width is None else width, several)
+    columns = _fitting(Console().width if width is None else width, several)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, caption_justify="left")
     for heading in headings(columns, several):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -94,7 +93,7 @@ def results_table(
         # Text, not str: a label with [brackets] is no rich markup.
         table.add_row(*(Text(cell, style) for cell in cells), end_section=section)
     left_out = [c.heading for c in COLUMNS if c not in columns]
-    table.caption = Text("\n".join(captions(rows, left_out)))
+    table.caption = Text("\n".join([*captions(rows, left_out), *notes_of(results)]))
     return table
 
 
@@ -120,7 +119,7 @@ def results_markdown(
         best = BEST in cells[1 + several]
         plain = [cell.replace("|", "\\|").replace("\n", " ") for cell in cells]
         lines.append(_line([f"**{cell}**" for cell in plain] if best else plain))
-    return "\n".join([*lines, "", *captions(rows, [])]) + "\n"
+    return "\n".join([*lines, "", *captions(rows, []), *notes_of(results)]) + "\n"
 
 
 def headings(columns: Sequence[Column], several: bool) -> list[str]:
@@ -157,7 +156,3 @@ def _fitting(width: int, several: bool) -> list[Column]:
     # A column for the run takes about as much as one of numbers.
     room = width - (12 if several else 0)
     return [column for column in COLUMNS if column.width <= room]
-
-
-def _terminal() -> int:
-    return shutil.get_terminal_size((100, 24)).columns if sys.stdout.isatty() else 100

@@ -28,18 +28,18 @@ def points(stat: Stat | None, digits: int = 2) -> str:
     return MISSING if stat is None else _number(100 * stat.mean, digits)
 
 
-def size(number: float | None) -> str:
-    """Write a number of bytes with the unit that leaves three digits.
+def size(number: int | float | None, digits: int = 3) -> str:
+    """Write a number of bytes with the unit that leaves `digits` significant ones or a few more.
 
     >>> size(64), size(5120), size(2_500_000), size(None)
     ('64 B', '5.12 kB', '2.50 MB', '—')
     """
     if number is None:
         return MISSING
-    return _scaled(number, ["B", "kB", "MB", "GB", "TB"], " ")
+    return _scaled(number, ["B", "kB", "MB", "GB", "TB"], " ", digits)
 
 
-def count(number: float | None) -> str:
+def count(number: int | float | None) -> str:
     """Write a number of parameters or operations.
 
     >>> count(640), count(36_864), count(1_250_000), count(None)
@@ -48,7 +48,7 @@ def count(number: float | None) -> str:
     return MISSING if number is None else _scaled(number, ["", "k", "M", "G", "T"], "")
 
 
-def plain(number: float | None) -> str:
+def plain(number: int | float | None) -> str:
     """Write a duration or another number with about three digits.
 
     >>> plain(0.0123), plain(4.5678), plain(1234.5), plain(None)
@@ -66,9 +66,9 @@ def _number(value: float, digits: int) -> str:
     return f"−{text}" if value < 0 and float(text) else text  # never "−0.00"
 
 
-def _scaled(number: float, units: list[str], gap: str) -> str:
+def _scaled(number: float, units: list[str], gap: str, digits: int = 3) -> str:
     scale = 0
     while abs(number) >= 999.5 and scale < len(units) - 1:
         number, scale = number / 1000, scale + 1
-    digits = 0 if scale == 0 or abs(number) >= 99.95 else 1 if abs(number) >= 9.995 else 2
-    return f"{number:.{digits}f}{gap}{units[scale]}"
+    before = 3 if abs(number) >= 99.95 else 2 if abs(number) >= 9.995 else 1
+    return f"{number:.{max(0, digits - before) if scale else 0}f}{gap}{units[scale]}"

@@ -3,10 +3,11 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from cpool.errors import DataError
+from cpool.errors import ConfigError, DataError
 
-__all__ = ["DataSet", "locate"]
+__all__ = ["DataSet", "check_path", "locate"]
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,30 @@ class DataSet:
         return ", ".join(str(Path(self.folder) / file) for file in self.files)
 
 
+def check_path(path: Any, what: str) -> Path:
+    """Return a path.
+
+    Raises:
+        ConfigError: something that is not a path, or an empty name.
+    """
+    if not isinstance(path, str | os.PathLike) or not str(path):
+        raise ConfigError(
+            expected=f"{what}= as the name of a file or folder",
+            got=repr(path),
+            remedy="Quote the name.",
+        )
+    return Path(path)
+
+
 def locate(dataset: DataSet, data: str | os.PathLike[str] | None) -> list[Path]:
     """Return the path of each file, under root/folder or directly under the root.
 
     Raises:
+        ConfigError: `data` is not a path.
         DataError: no root is given, or a file is not there; the message says what was looked
             for, where, and where it is to be had.
     """
-    root = os.environ.get("CPOOL_DATA") if data is None else data
+    root = os.environ.get("CPOOL_DATA") if data is None else check_path(data, "data")
     remedy = (
         f"Get it from {dataset.origin}, put {dataset.needs} into a folder, and name that folder "
         "in the environment variable CPOOL_DATA or as data=."

@@ -5,9 +5,9 @@ from typing import Any
 
 from cpool.errors import DataError
 from cpool.streams._labels import class_ids, sorted_names
+from cpool.streams._locate import check_path
 from cpool.streams._source import Source, divide, read_source
 from cpool.streams._tables import Table, column_names, read_table
-from cpool.streams.folder import check_path
 
 __all__ = ["Rows", "read_rows"]
 
@@ -56,7 +56,7 @@ def read_rows(
     present = column_names(path)
     task = task if task is not None else "task" if "task" in present else None
     if test_path is not None:
-        files = (path, check_path(test_path))
+        files = (path, check_path(test_path, "test_path"))
         train, test = (read_table(f, text=text, label=label, task=task) for f in files)
         return Rows(train, test)
     split = split if split is not None else "split" if "split" in present else None

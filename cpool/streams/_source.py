@@ -127,7 +127,8 @@ def divide(
     """
     seed = check_seed(seed, "test_seed")
     groups = source.train.y if groups is None else groups
-    if isinstance(test_fraction, bool) or not 0.0 < test_fraction < 1.0:
+    number = isinstance(test_fraction, float | int) and not isinstance(test_fraction, bool)
+    if not number or not 0.0 < test_fraction < 1.0:
         raise ConfigError(
             expected="test_fraction between 0 and 1, both excluded",
             got=repr(test_fraction),

@@ -87,7 +87,8 @@ def draw_per_class(
         number = min(int(size), len(rows))
         if size < 1:
             number = min(max(int(size * len(rows) + 0.5), 1), len(rows) - 1)
-        order = np.random.default_rng([*key, label]).permutation(len(rows))
+        # numpy reads [7, 0, 0] as 7, which shuffles the classes: no key may end in 0.
+        order = np.random.default_rng([*key, label + 1]).permutation(len(rows))
         mask[rows[order[:number]]] = True
     return mask
 

@@ -88,7 +88,7 @@ def rotated_digits(
     """
     if angles is None:
         _check_angles([max_angle])
-        angles = [k * max_angle / _domains(tasks) for k in range(tasks)]
+        angles = [k * max_angle / tasks for k in range(_domains(tasks))]
     _check_angles(angles)
     data = _digits()
     domains = [

@@ -6,15 +6,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cpool.errors import ConfigError, DataError
+from cpool.errors import DataError
 from cpool.streams._labels import sorted_names
+from cpool.streams._locate import check_path
 from cpool.streams._source import divide, read_source
 from cpool.streams._splits import ClassOrder, Tasks
 from cpool.streams.base import Stream
 from cpool.streams.paths import ImagePaths
 from cpool.streams.scenarios import by_class
 
-__all__ = ["check_path", "image_folder"]
+__all__ = ["image_folder"]
 
 _ENDINGS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
@@ -54,7 +55,7 @@ def image_folder(
     Traceback (most recent call last):
     cpool.errors.DataError: expected a folder of class folders; got no folder no/such/folder...
     """
-    root = check_path(path)
+    root = check_path(path, "path")
     split = _is_split(root)
     train, test = (_files(root / "train"), _files(root / "test")) if split else (_files(root), {})
     names = sorted_names([*train, *test])
@@ -70,21 +71,6 @@ def image_folder(
         scenario=scenario,
         name="image_folder",
     )
-
-
-def check_path(path: Any) -> Path:
-    """Return a path.
-
-    Raises:
-        ConfigError: something that is not a path.
-    """
-    if not isinstance(path, str | os.PathLike) or not str(path):
-        raise ConfigError(
-            expected="path= as the name of a file or folder",
-            got=repr(path),
-            remedy="Quote the name.",
-        )
-    return Path(path)
 
 
 def _is_split(root: Path) -> bool:

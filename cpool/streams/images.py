@@ -131,7 +131,8 @@ def _read_idx(path: Path) -> npt.NDArray[np.uint8]:
 
 def _read_npz(path: Path, keys: tuple[str, ...]) -> list[npt.NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # numpy leaves a file open that it was asked to open and that is no archive.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return [archive[key] for key in keys]
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from error

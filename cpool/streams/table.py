@@ -6,12 +6,12 @@ from typing import Any, Literal
 import numpy as np
 
 from cpool.errors import ConfigError, DataError
+from cpool.streams._locate import check_path
 from cpool.streams._rows import Rows, read_rows
 from cpool.streams._source import Source
 from cpool.streams._splits import ClassOrder, Tasks, check_flag, check_seed
 from cpool.streams.base import Stream
 from cpool.streams.domains import domain_incremental
-from cpool.streams.folder import check_path
 from cpool.streams.scenarios import by_class
 
 __all__ = ["text_file"]
@@ -34,7 +34,7 @@ def text_file(
     class_order: ClassOrder = None,
     scenario: Literal["class", "task", "domain"] = "class",
 ) -> Stream:
-    """Build a stream of the texts in a `.csv` file (with header) or a `.jsonl` file, in UTF-8.
+    r"""Build a stream of the texts in a `.csv` file (with header) or a `.jsonl` file, in UTF-8.
 
     Args:
         path: the file; its labels are class names, ordered by name.
@@ -57,8 +57,16 @@ def text_file(
         DataError: a file that is missing or broken, a column that is not there, an empty text, or
             rows that do not make up the scenario.
         ConfigError: an option that does not fit.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "mine.csv"
+    ...     _ = path.write_text("text,label,task\n" + "good,yes,1\nbad,no,1\ncat,pet,2\n" * 3)
+    ...     stream = text_file(path, validation=0)
+    >>> stream.class_names, [task.classes for task in stream], stream[0].test.ids.tolist()
+    (('no', 'pet', 'yes'), [(0, 2), (1,)], [...])
     """
-    rows = read_rows(check_path(path), test_path, text, label, task, split)
+    rows = read_rows(check_path(path, "path"), test_path, text, label, task, split)
     options: dict[str, Any] = {"seed": seed, "validation": validation, "name": "text_file"}
     check_flag(shuffle, "shuffle")
     if rows.tasks is not None or scenario == "domain":

@@ -1,7 +1,7 @@
 """A tiny stream of three tasks for every kind of backbone, and models trained on it."""
 
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from tests.common.rows import ROWS
 TASKS, CLASSES, EACH = 3, 6, 6
 
 
-@lru_cache(maxsize=None)
+@cache
 def stream(kind: str) -> Stream:
     """Return a class-incremental stream of random inputs with something to learn in each class."""
 
@@ -60,7 +60,7 @@ def build(row: str, kind: str, *, seed: int = 0, optimizer: str = "adamw") -> Le
     return Learner(model, seed=seed, epochs=1, batch_size=6, device="cpu", quiet=True, **options)
 
 
-@lru_cache(maxsize=None)
+@cache
 def trained(row: str, kind: str, optimizer: str = "adamw") -> Trained:
     """Train a row on a kind, task by task, and note what each boundary froze and grew."""
     learner = build(row, kind, optimizer=optimizer)

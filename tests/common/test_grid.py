@@ -52,7 +52,9 @@ def test_a_prediction_is_the_same_alone_shuffled_and_in_a_padded_batch_of_128(ro
     batch = tiny.batch(kind, 128, seed=7)
     together = logits(learner, batch)
     shuffled = torch.randperm(128)
-    assert torch.allclose(logits(learner, tiny.rows(batch, shuffled)), together[shuffled], atol=1e-5)
+    assert torch.allclose(
+        logits(learner, tiny.rows(batch, shuffled)), together[shuffled], atol=1e-5
+    )
     for row_number in (0, 63, 127):
         alone = logits(learner, tiny.unpadded(batch, row_number))
         assert torch.allclose(alone[0], together[row_number], atol=1e-5), row_number

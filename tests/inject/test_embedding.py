@@ -12,9 +12,7 @@ HIDDEN = [k for k in tiny.KINDS if tiny.backbone(k).site == "hidden"]
 
 
 @pytest.mark.parametrize("kind", HIDDEN)
-def test_prompts_have_neither_position_nor_bias(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_prompts_have_neither_position_nor_bias(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Attention sees sets, so prompts without position do the same wherever they stand."""
     backbone, batch = tiny.backbone(kind), tiny.batch(kind, 4)
     prompts = tiny.prompts(kind, 4, "tokens")

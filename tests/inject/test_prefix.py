@@ -2,20 +2,25 @@
 
 import threading
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, ViTConfig, ViTModel
+from transformers import DynamicCache, LlamaModel, ViTConfig, ViTModel
 
 from cpool.backbones import Backbone, wrap_model
+from cpool.backbones._call import CALL, Call, Prefix, active
 from cpool.errors import BackboneError
 from cpool.inject import encode, prefixes
+from cpool.inject.attention import prefix_attention
 from cpool.inject.prefix import attention_layers
 from cpool.prompter import Prompts
 from tests import tiny
 
+# Renamed in transformers 5.24.
+CACHE = "cache" if "cache" in signature(LlamaModel.forward).parameters else "past_key_values"
 Layers = dict[int, tuple[Tensor, Tensor]]
 
 
@@ -54,7 +59,7 @@ def test_equals_a_cache_to_the_last_bit(kind: str) -> None:
         input_ids=batch["input_ids"],
         attention_mask=torch.cat([torch.ones(4, 2).long(), mask], 1),
         position_ids=(mask.cumsum(1) - 1).clamp(min=0) + 2,
-        past_key_values=cache,
+        **{CACHE: cache},
     ).last_hidden_state
     assert torch.equal(ours[mask.bool()], theirs[mask.bool()])
 
@@ -67,7 +72,7 @@ def test_without_padding_the_causal_mask_is_right() -> None:
     whole = encode(backbone, {"input_ids": ids}, prompts(layers)).hidden_states[-1]
     for length in (1, 2, 3):
         part = encode(backbone, {"input_ids": ids[:, :length]}, prompts(layers)).hidden_states[-1]
-        torch.testing.assert_close(part, whole[:, :length], rtol=0, atol=1e-6)
+        torch.testing.assert_close(part, whole[:, :length], rtol=0, atol=1e-5)
     first = layers[0][1].clone()
     first[:, :, -1] += 1  # the last row of the prefix, seen by the first token too
     other = encode(backbone, {"input_ids": ids}, prompts({0: (layers[0][0], first)}))
@@ -144,18 +149,20 @@ def test_overlapping_contexts_and_backbones_of_one_config() -> None:
     a, b = (wrap_model(ViTModel(config)) for _ in range(2))
     batch = tiny.batch("vit", 2)
     layers = some(a, 2, {0: 2, 2: 3})
-    plain = b.query(batch)
-    first, second = prefixes(a, layers), prefixes(b, layers)
+    others = some(b, 2, {1: 4})
+    plain, alone = b.query(batch), encode(b, batch, prompts(others)).hidden_states[-1]
+    first, second = prefixes(a, layers), prefixes(b, others)
     first.__enter__()
     assert torch.equal(b.model(**batch).last_hidden_state[:, 0], plain)  # a's context: b is plain
     a.model(**batch)
     second.__enter__()
-    b.model(**batch)
-    with pytest.raises(ValueError):  # contextvars refuse a token that is not the newest
-        raise ValueError
-    second.__exit__(None, None, None)
+    assert torch.equal(b.model(**batch).last_hidden_state, alone)
     first.__exit__(None, None, None)
+    assert torch.equal(b.model(**batch).last_hidden_state, alone)
+    second.__exit__(None, None, None)
+    assert CALL.get() is None
     assert config._attn_implementation == "sdpa"
+    assert torch.equal(b.model(**batch).last_hidden_state[:, 0], plain)
 
 
 def test_threads_do_not_disturb_each_other() -> None:
@@ -243,19 +250,14 @@ def test_modules_that_run_several_times() -> None:
 
 def test_position_bias_is_extended() -> None:
     """Models that hand a bias over pairs to the attention (T5) get zeros for the prefix."""
-    from cpool.backbones._call import CALL, Call, Prefix
-    from cpool.inject.prefix import prefix_attention
 
     class Attention(nn.Module):
         is_causal = False
 
     module, q, k, v = Attention(), *torch.randn(3, 1, 2, 5, 4)
     bias, pre = torch.randn(1, 2, 5, 5), torch.randn(2, 1, 2, 3, 4)
-    token = CALL.set(Call(prefixes={module: [Prefix(0, pre[0], pre[1])]}))
-    try:
+    with active(Call(prefixes={module: [Prefix(0, pre[0], pre[1])]})):
         out, _ = prefix_attention(module, q, k, v, None, position_bias=bias)
-    finally:
-        CALL.reset(token)
     keys, values = torch.cat([pre[0], k], 2), torch.cat([pre[1], v], 2)
     scores = q @ keys.transpose(2, 3) / 2 + torch.cat([torch.zeros(1, 2, 5, 3), bias], 3)
     expected = (scores.softmax(-1) @ values).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""The matrix of the reference numbers: definitions part on it (see golden.json)."""
+"""The matrix of the reference numbers: definitions part on it (tests/golden, section Metrics)."""
 
 import json
 from pathlib import Path
@@ -7,24 +7,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
+
+@pytest.fixture(scope="session")
+def reference(golden: Path) -> dict[str, Any]:
+    return json.loads((golden / "metrics.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 
 
 @pytest.fixture
-def golden() -> dict[str, Any]:
-    return GOLDEN
+def golden_matrix(reference: dict[str, Any]) -> np.ndarray:
+    return np.array(reference["matrix_rows_after_training_task_i_columns_test_task_j"])
 
 
 @pytest.fixture
-def golden_matrix() -> np.ndarray:
-    return np.array(GOLDEN["matrix_rows_after_training_task_i_columns_test_task_j"])
+def golden_sizes(reference: dict[str, Any]) -> np.ndarray:
+    return np.array(reference["test_samples_per_task"])
 
 
 @pytest.fixture
-def golden_sizes() -> np.ndarray:
-    return np.array(GOLDEN["test_samples_per_task"])
-
-
-@pytest.fixture
-def golden_baseline() -> np.ndarray:
-    return np.array(GOLDEN["accuracy_before_any_training"])
+def golden_baseline(reference: dict[str, Any]) -> np.ndarray:
+    return np.array(reference["accuracy_before_any_training"])

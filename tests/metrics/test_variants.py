@@ -1,4 +1,4 @@
-"""Other libraries' metrics against the numbers their own code gave (golden.json)."""
+"""Other libraries' metrics against the numbers their own code gave (tests/golden)."""
 
 from typing import Any
 
@@ -13,17 +13,17 @@ Library = dict[str, Any]
 TOLERANCE = 1e-12
 
 
-def library(golden: Library, start: str) -> Library:
-    (key,) = [key for key in golden["results"] if key.startswith(start)]
-    return golden["results"][key]  # type: ignore[no-any-return]
+def library(reference: Library, start: str) -> Library:
+    (key,) = [key for key in reference["results"] if key.startswith(start)]
+    return reference["results"][key]  # type: ignore[no-any-return]
 
 
 def close(value: Any) -> Any:
     return pytest.approx(value, abs=TOLERANCE, rel=0)
 
 
-def test_l2p(golden: Library, golden_matrix: np.ndarray) -> None:
-    want = library(golden, "google-research/l2p")
+def test_l2p(reference: Library, golden_matrix: np.ndarray) -> None:
+    want = library(reference, "google-research/l2p")
     curve, forgetting, backward, learning = want.values()
     assert [v.l2p_average_accuracy(golden_matrix[: t + 1, : t + 1]) for t in range(4)] == close(
         curve
@@ -38,14 +38,16 @@ def test_l2p(golden: Library, golden_matrix: np.ndarray) -> None:
             assert function(golden_matrix[:stop, :stop]) == close(value)
 
 
-def test_pilot(golden: Library, golden_matrix: np.ndarray, golden_sizes: np.ndarray) -> None:
-    curve, average, forgetting = library(golden, "LAMDA-PILOT").values()
+def test_pilot(reference: Library, golden_matrix: np.ndarray, golden_sizes: np.ndarray) -> None:
+    curve, average, forgetting = library(reference, "LAMDA-PILOT").values()
     assert v.pilot_top1_curve(golden_matrix, golden_sizes) == close(curve)
     assert v.pilot_average_accuracy(golden_matrix, golden_sizes) == close(average)
     assert v.pilot_forgetting(golden_matrix) == close(forgetting)
 
 
-def test_mammoth(golden: Library, golden_matrix: np.ndarray, golden_baseline: np.ndarray) -> None:
+def test_mammoth(
+    reference: Library, golden_matrix: np.ndarray, golden_baseline: np.ndarray
+) -> None:
     got = [
         v.mammoth_average_accuracy(golden_matrix),
         v.mammoth_backward_transfer(golden_matrix),
@@ -55,10 +57,10 @@ def test_mammoth(golden: Library, golden_matrix: np.ndarray, golden_baseline: np
         v.mammoth_forward_transfer_as_stored(golden_matrix),
         v.mammoth_forgetting_as_stored(golden_matrix),
     ]
-    assert got == close(list(library(golden, "mammoth").values()))
+    assert got == close(list(library(reference, "mammoth").values()))
 
 
-def test_continuum(golden: Library, golden_matrix: np.ndarray, golden_sizes: np.ndarray) -> None:
+def test_continuum(reference: Library, golden_matrix: np.ndarray, golden_sizes: np.ndarray) -> None:
     r = golden_matrix
     shared = [
         v.continuum_accuracy_a(r),
@@ -72,15 +74,15 @@ def test_continuum(golden: Library, golden_matrix: np.ndarray, golden_sizes: np.
     every = v.continuum_average_incremental_accuracy_all(r, golden_sizes)
     forward = v.continuum_forward_transfer(r)
     all_four = list(
-        library(golden, "continuum metrics.py (executed), all four test tasks").values()
+        library(reference, "continuum metrics.py (executed), all four test tasks").values()
     )
-    only_seen = list(library(golden, "continuum metrics.py (executed), only seen").values())
+    only_seen = list(library(reference, "continuum metrics.py (executed), only seen").values())
     assert [end, every, *shared, forward] == close(all_four)
     assert [end, seen, *shared] == close(only_seen)
 
 
-def test_coda(golden: Library, golden_matrix: np.ndarray) -> None:
-    (value,) = library(golden, "CODA-Prompt").values()
+def test_coda(reference: Library, golden_matrix: np.ndarray) -> None:
+    (value,) = library(reference, "CODA-Prompt").values()
     assert v.coda_forgetting(golden_matrix) == close(value)
 
 
@@ -103,13 +105,13 @@ def avalanche_after(r: np.ndarray, n: np.ndarray, b: np.ndarray, t: int) -> dict
 
 @pytest.mark.parametrize("t", range(4))
 def test_avalanche(
-    golden: Library,
+    reference: Library,
     golden_matrix: np.ndarray,
     golden_sizes: np.ndarray,
     golden_baseline: np.ndarray,
     t: int,
 ) -> None:
-    want = library(golden, "Avalanche 0.6.0")[f"after task {t}"]
+    want = library(reference, "Avalanche 0.6.0")[f"after task {t}"]
     got = avalanche_after(golden_matrix, golden_sizes, golden_baseline, t)
     assert got.keys() == want.keys()
     assert got == close(want)

@@ -49,7 +49,10 @@ def record(
         "method": method,
         "label": label,
         "seed": seed,
-        "hyper_parameters": {"length": 5} if prompts else {},
+        "prompts": prompts,
+        "joint": method == "joint",
+        "hyper_parameters": {"length": 5, "top_k": 3} if prompts else {},
+        "train": {"epochs": 5, "batch_size": 64, "lr": 0.001, "optimizer": "adam"},
         "class_order": list(range(10)),
         "accuracy_matrix": matrix.to_json()["accuracy_matrix"],
         "test_sizes": matrix.to_json()["test_sizes"],
@@ -82,8 +85,11 @@ def make_results() -> dict[str, Any]:
     return {
         "schema": 1,
         "name": "split_digits",
+        "description": "Seven methods and a joint bound on five tasks of two digits.",
         "version": "0.1.0",
         "scenario": "class",
+        "evaluated_on": "test",
+        "complete": True,
         "backbone": {
             "name": "embedded",
             "kind": "vision",

@@ -22,13 +22,14 @@
     tickcolor: colour("--line"),
   });
 
+  // meta: the number of a colour; -1 neutral; -2 a key, which is outlined on paper.
   const trace = (given) => {
     const ink = given.meta < 0 ? colour("--ink") : colour(`--s${given.meta}`);
     const edge = { color: ink, width: given.marker?.line?.width ?? 0 };
     return {
       ...given,
       line: { ...given.line, color: ink },
-      marker: { ...given.marker, color: ink, line: edge },
+      marker: { ...given.marker, color: given.meta === -2 ? colour("--paper") : ink, line: edge },
       textfont: { color: colour("--ink"), size: 13 },
     };
   };
@@ -45,6 +46,7 @@
         hoverlabel: { bgcolor: colour("--raised"), bordercolor: colour("--line"), font: { color: colour("--ink") } },
         xaxis: axis(figure.layout.xaxis),
         yaxis: axis(figure.layout.yaxis),
+        legend: { ...figure.layout.legend, y: narrow ? -0.3 : -0.22, font: { size: narrow ? 11 : 12 } },
         margin: narrow ? { l: 48, r: 12, t: 16, b: 48 } : figure.layout.margin,
       };
       Plotly.react(place, figure.data.map(trace), layout, { responsive: true, displayModeBar: false });

@@ -1,0 +1,89 @@
+"""`cpool compare`, `cpool report` and `cpool list`: reading and printing, no work."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from cpool.cli.console import print_table
+from cpool.errors import CheckpointError
+
+__all__ = ["make_report", "show_comparison", "show_list"]
+
+
+def show_comparison(paths: Sequence[Path]) -> None:
+    """Print one table of several runs, and warn where their numbers do not compare.
+
+    Raises:
+        CheckpointError: no results in one of the paths.
+        DataError: a file that is no results.json.
+    """
+    from cpool.report import load_results, results_table
+
+    loaded = [load_results(path) for path in paths]
+    print_table(results_table(loaded))
+    first = loaded[0]
+    for path, results in zip(paths[1:], loaded[1:], strict=True):
+        for part in ("backbone", "stream"):
+            mine, other = ((r.get(part) or {}).get("fingerprint") for r in (first, results))
+            if mine != other:
+                typer.echo(
+                    f"cpool: warning: the {part} of {path} is not that of {paths[0]}: "
+                    "their numbers do not compare.",
+                    err=True,
+                )
+
+
+def make_report(run_dir: Path, out: Path | None) -> None:
+    """Write the page of a run and print its path.
+
+    Raises:
+        CheckpointError: no results there, or the page cannot be written.
+    """
+    from cpool.report.page import write_report
+
+    if not run_dir.is_dir():
+        raise CheckpointError(
+            expected=f"a run directory {run_dir}",
+            got="a file" if run_dir.exists() else "nothing there",
+            remedy="Name the folder that `cpool run` wrote, such as runs/quickstart.",
+        )
+    typer.echo(write_report(run_dir, out))
+
+
+def show_list(kind: str) -> None:
+    """Print names and one line about each."""
+    rows = _rows(kind)
+    width = max(len(name) for name, _ in rows)
+    for name, about in rows:
+        typer.echo(f"{name:<{width}}  {about}".rstrip())
+
+
+def _rows(kind: str) -> list[tuple[str, str]]:
+    if kind == "methods":
+        from cpool.methods import METHODS
+
+        return [(name, method.summary) for name, method in sorted(METHODS.items())]
+    if kind == "backbones":
+        from cpool.backbones import BACKBONES
+
+        named = [(name, about) for name, about in BACKBONES.items()]
+        return [*named, ("<hub id or folder>", "any checkpoint of one of these kinds")]
+    if kind == "streams":
+        from cpool.streams.registry import STREAMS
+
+        return [
+            (name, f"{info.summary}; needs {info.needs}") for name, info in sorted(STREAMS.items())
+        ]
+    if kind == "policies":
+        from cpool.policies import POLICIES
+
+        return [(name, _first_line(policy)) for name, policy in sorted(POLICIES.items())]
+    from cpool.metrics import METRICS
+
+    return sorted(METRICS.items())
+
+
+def _first_line(documented: type) -> str:
+    doc = (documented.__doc__ or "").strip()
+    return doc.splitlines()[0] if doc else ""

@@ -1,0 +1,132 @@
+"""From pydantic's errors to one sentence: the key, the nearest known key, and the file."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from cpool.errors import ConfigError, UnknownNameError, nearest
+from cpool.experiment.schema import Section, Train
+
+__all__ = ["check_section"]
+
+S = TypeVar("S", bound=Section)
+
+_KINDS = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "a text in quotes",
+    "list_type": "a list in [ ]",
+    "tuple_type": "a list in [ ]",
+    "dict_type": "a table",
+    "model_type": "a table",
+    "model_attributes_type": "a table",
+    "finite_number": "a finite number",
+    "none_required": "",
+}
+
+
+def check_section(model: type[S], values: Any, where: str, source: str) -> S:
+    """Return `values` as a checked section.
+
+    Args:
+        model: the section's model.
+        values: what the file holds.
+        where: dotted path of the section, "" for the file itself.
+        source: the file, for the message.
+
+    Raises:
+        UnknownNameError: an unknown key; the nearest known one is named.
+        ConfigError: a missing key, or a value of a wrong type.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, model, values, where, source) from None
+
+
+def _explain(
+    error: ValidationError, model: type[Section], values: Any, where: str, source: str
+) -> ConfigError:
+    found = error.errors(include_url=False)
+    # A misspelt key also leaves the right one missing, so it is named first.
+    found.sort(key=lambda e: e["type"] != "extra_forbidden")
+    first = found[0]
+    path = _path(first["loc"], values, first["type"])
+    dotted = ".".join([where, *map(str, path)] if where else map(str, path))
+    if first["type"] == "extra_forbidden":
+        return _unknown_key(dotted, path, model, where, source)
+    if first["type"] == "missing":
+        return ConfigError(
+            expected=f"the key {dotted!r}", got="none", remedy=f"Add it to {source}."
+        )
+    kinds = [_kind(e) for e in found if _path(e["loc"], values, e["type"]) == path]
+    kinds = list(dict.fromkeys(kind for kind in kinds if kind))
+    return ConfigError(
+        expected=f"{dotted} as {' or '.join(kinds)}",
+        got=_shown(first["input"]),
+        remedy=f"Correct {dotted} in {source}.",
+    )
+
+
+def _path(loc: tuple[int | str, ...], values: Any, kind: str) -> tuple[int | str, ...]:
+    """Return the part of `loc` that the file has; pydantic adds the members of unions to it."""
+    path: list[int | str] = []
+    for step in loc:
+        inside = isinstance(values, Mapping) and step in values
+        if not inside and not (isinstance(values, list) and isinstance(step, int)):
+            return (*path, step) if kind == "missing" else tuple(path)
+        path.append(step)
+        values = values[step]
+    return tuple(path)
+
+
+def _unknown_key(
+    dotted: str, path: tuple[int | str, ...], model: type[Section], where: str, source: str
+) -> UnknownNameError:
+    key, inner = str(path[-1]), model
+    for step in path[:-1]:  # [method.train] and the options of "joint" are models in models
+        annotation = inner.model_fields[str(step)].annotation
+        inner = annotation if isinstance(annotation, type) else inner
+    known = list(inner.model_fields)
+    close = nearest(key, known)
+    prefix = dotted[: -len(key)]
+    if close is None and key in Train.model_fields:
+        home = f"{where}.train" if where.startswith("method.") else "train"
+        remedy = f"It is a training setting: did you mean {f'{home}.{key}'!r}?"
+    elif close is not None:
+        remedy = f"Did you mean {prefix + close!r}?"
+    else:
+        remedy = "Remove it."
+    section = prefix.rstrip(".") or "an experiment"
+    return UnknownNameError(
+        expected=f"a known key of {section} ({', '.join(known)})",
+        got=f"{dotted!r} in {source}",
+        remedy=remedy,
+    )
+
+
+def _kind(error: Any) -> str:
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "literal_error":
+        return str(context["expected"])
+    if kind in ("greater_than_equal", "less_than_equal"):
+        return f"a number {'from' if kind[0] == 'g' else 'up to'} {next(iter(context.values()))}"
+    if kind in ("too_short", "string_pattern_mismatch"):
+        return "a list that is not empty" if kind == "too_short" else (
+            "a name of letters, digits, spaces and . _ + - that starts with a letter or digit"
+        )
+    if kind == "is_instance_of":
+        # Sequence and PathLike: only the first can be written in TOML.
+        return "a list in [ ]" if "Sequence" in context["class"] else ""
+    return _KINDS.get(kind, str(error["msg"]))
+
+
+def _shown(value: Any) -> str:
+    kinds = {bool: "a truth value", int: "a whole number", float: "a number", str: "a text"}
+    kinds |= {list: "a list", dict: "a table"}
+    text = {True: "true", False: "false"}[value] if isinstance(value, bool) else repr(value)
+    text = text if len(text) <= 60 else text[:57] + "…"
+    return f"{text} ({kinds.get(type(value), type(value).__name__)})"

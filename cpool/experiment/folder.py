@@ -1,0 +1,122 @@
+"""RunFolder: the files of one experiment, and what may be continued."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from cpool._io import read_json, write_bytes, write_json
+from cpool.errors import CheckpointError, ConfigError
+
+__all__ = ["RunFolder"]
+
+_OURS = ("config.toml", "results.json", "environment.json", "checkpoints", "diagnostics")
+
+
+class RunFolder:
+    """A run directory; nothing is written before `open`.
+
+    Args:
+        path: the directory; made when it is not there.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.results = self.path / "results.json"
+        self.config = self.path / "config.toml"
+        self.environment = self.path / "environment.json"
+        self.report = self.path / "report.html"
+
+    def checkpoint(self, label: str, seed: int) -> Path:
+        """Return the folder of a run's checkpoint."""
+        return self.path / "checkpoints" / label / f"seed{seed}"
+
+    def diagnostics(self, label: str, seed: int) -> Path:
+        """Return the file of a run's diagnostics."""
+        return self.path / "diagnostics" / f"{label}-seed{seed}.json"
+
+    def check(self, config: Mapping[str, Any], resume: bool) -> None:
+        """Refuse a folder that holds another experiment, or this one without `resume`.
+
+        Args:
+            config: the resolved experiment.
+            resume: go on with what is there.
+
+        Raises:
+            ConfigError: the folder is in use; with `resume`, the keys that differ are named.
+            CheckpointError: its config.toml is damaged.
+        """
+        found = [name for name in _OURS if (self.path / name).exists()]
+        if not found:
+            return
+        if not self.config.is_file():
+            raise ConfigError(
+                expected=f"an empty output folder or a run with a config.toml in {self.path}",
+                got=f"{', '.join(found)} and no config.toml",
+                remedy="Choose another folder with --out.",
+            )
+        differing = _differences(self._stored(), dict(config))
+        if differing:
+            raise ConfigError(
+                expected=f"a new output folder, or the same experiment in {self.path}",
+                got=f"another one; these keys differ: {', '.join(differing)}",
+                remedy="Choose another folder with --out, or undo these changes and --resume.",
+            )
+        if not resume:
+            raise ConfigError(
+                expected="a new output folder",
+                got=f"{self.path}, which holds this experiment already",
+                remedy="Add --resume to go on with it, or choose another folder with --out.",
+            )
+
+    def open(self, config: Mapping[str, Any]) -> None:
+        """Make the folder and write config.toml.
+
+        Raises:
+            CheckpointError: the folder cannot be written.
+        """
+        header = "# The experiment as resolved; `cpool run` on this file repeats it.\n"
+        if not self.config.is_file():
+            write_bytes(self.config, (header + tomli_w.dumps(dict(config))).encode())
+
+    def finished(self) -> dict[tuple[str, int], dict[str, Any]]:
+        """Return the runs in results.json by label and seed; none when there is no such file."""
+        if not self.results.is_file():
+            return {}
+        runs = read_json(self.results).get("runs", [])
+        return {(run["label"], run["seed"]): run for run in runs}
+
+    def write_results(self, results: Mapping[str, Any]) -> None:
+        """Replace results.json, atomically."""
+        write_json(self.results, results)
+
+    def _stored(self) -> dict[str, Any]:
+        try:
+            return tomllib.loads(self.config.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                expected=f"a readable {self.config}",
+                got=f"{type(error).__name__}: {error}",
+                remedy="Restore the file from a copy, or choose another folder with --out.",
+            ) from error
+
+
+def _differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return the dotted keys whose values differ; a description may change."""
+    # Through TOML and back, so that both sides hold what a file can hold.
+    old, new = _flat(then), _flat(tomllib.loads(tomli_w.dumps(now)))
+    keys = [*new, *(key for key in old if key not in new)]
+    return [key for key in keys if key != "description" and old.get(key) != new.get(key)]
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if prefix == "method" and isinstance(value, list):
+        value = {str(method.get("label")): method for method in value}
+    if not isinstance(value, dict):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        flat |= _flat(inner, f"{prefix}.{key}" if prefix else key)
+    return flat

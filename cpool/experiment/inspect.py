@@ -1,0 +1,187 @@
+"""What a checkpoint holds: slots, keys, norms, usage and provenance, without the backbone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load as load_bytes
+from torch import Tensor
+from torch.nn import functional as F
+
+from cpool._io import sha256_of_bytes
+from cpool.checkpoint import MANIFEST, read_manifest
+from cpool.errors import CheckpointError
+
+__all__ = ["BranchView", "CheckpointView", "FileView", "SlotView", "inspect_checkpoint"]
+
+
+@dataclass(frozen=True)
+class SlotView:
+    """One slot: its provenance, and the size of what it holds.
+
+    Attributes:
+        id, name, task, steps, enabled, parent, created: as in `cpool.pool.Slot`.
+        frozen: its block can no longer train.
+        value_norm: L2 norm of its prompt values, all sites together.
+        key_norm: L2 norm of its key, None when its policy has no keys.
+        nearest: the slot whose key is most similar, None when there is no other.
+        cosine: how similar.
+    """
+
+    id: int
+    name: str
+    task: int | None
+    steps: int
+    enabled: bool
+    parent: int | None
+    created: str
+    frozen: bool
+    value_norm: float
+    key_norm: float | None
+    nearest: int | None
+    cosine: float | None
+
+
+@dataclass(frozen=True)
+class BranchView:
+    """One branch: the shape [S P W] of a slot, its slots, and how often each task used each."""
+
+    name: str
+    shape: tuple[int, ...]
+    slots: tuple[SlotView, ...]
+    usage: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class FileView:
+    """One file, whose SHA-256 was checked."""
+
+    name: str
+    part: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class CheckpointView:
+    """A checkpoint: its manifest, branches and files."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    branches: tuple[BranchView, ...]
+    files: tuple[FileView, ...]
+
+
+def inspect_checkpoint(folder: Path | str) -> CheckpointView:
+    """Read a checkpoint and check every file of it.
+
+    Args:
+        folder: what `Learner.save` wrote, such as runs/x/checkpoints/l2p/seed0.
+
+    Raises:
+        CheckpointError: there is none, or a file is missing or altered.
+    """
+    folder = Path(folder)
+    if folder.name == MANIFEST:
+        folder = folder.parent
+    if not (folder / MANIFEST).is_file():
+        raise _none_here(folder)
+    manifest = read_manifest(folder)
+    state: dict[str, Tensor] = {}
+    files = []
+    for name, entry in manifest["files"].items():
+        state |= _checked(folder / name, entry)
+        files.append(FileView(name, entry["part"], entry["bytes"], entry["sha256"]))
+    usage = manifest.get("learner", {}).get("usage", {})
+    try:
+        branches = tuple(
+            _branch(name, layout, state, usage.get(name, []))
+            for name, layout in manifest["layout"]["branches"].items()
+        )
+    except (KeyError, TypeError, IndexError) as error:
+        raise CheckpointError(
+            expected=f"a manifest that describes the tensors in {folder}",
+            got=f"{type(error).__name__}: {error}",
+            remedy="Restore the checkpoint from a copy, or train anew.",
+        ) from error
+    return CheckpointView(folder, manifest, branches, tuple(files))
+
+
+def _none_here(folder: Path) -> CheckpointError:
+    below = sorted(path.parent for path in folder.glob(f"**/{MANIFEST}")) if folder.is_dir() else []
+    shown = ", ".join(map(str, below[:5])) + (", …" if len(below) > 5 else "")
+    return CheckpointError(
+        expected=f"a checkpoint with a {MANIFEST} in {folder}",
+        got="a folder of several" if below else "no such file",
+        remedy=f"Name one of {shown}." if below else "Name what Learner.save or `cpool run` wrote.",
+    )
+
+
+def _checked(path: Path, entry: Mapping[str, Any]) -> dict[str, Tensor]:
+    data = path.read_bytes() if path.is_file() else b""
+    digest = sha256_of_bytes(data)
+    if digest != entry["sha256"]:
+        raise CheckpointError(
+            expected=f"{path.name} of {entry['bytes']} bytes, SHA-256 {entry['sha256'][:12]}…",
+            got=f"{len(data)} bytes, SHA-256 {digest[:12]}…" if data else "no such file",
+            remedy="The file was altered or cut: restore it from a copy, or train anew.",
+        )
+    return dict(load_bytes(data))
+
+
+def _branch(
+    name: str, layout: Mapping[str, Any], state: Mapping[str, Tensor], usage: Sequence[Any]
+) -> BranchView:
+    prefix = f"prompter.branches.{name}"
+    pool = layout["pool"]
+    sizes = pool["blocks"]
+    blocks = [state[f"{prefix}.pool.blocks.{i}"].float() for i in range(len(sizes))]
+    values = torch.cat(blocks) if blocks else torch.zeros(0, 0, 0, 0)
+    frozen = [f for f, size in zip(pool["frozen"], sizes, strict=True) for _ in range(size)]
+    steps = state[f"{prefix}.pool.trained_steps"].tolist()
+    enabled = state[f"{prefix}.pool.enabled"].tolist()
+    norms = values.flatten(1).norm(dim=1).tolist()
+    keys = _keys(prefix, state)
+    near = _nearest(keys, len(steps))
+    slots = tuple(
+        SlotView(
+            slot["id"],
+            slot["name"],
+            slot["task"],
+            steps[i],
+            enabled[i],
+            slot["parent"],
+            slot["created"],
+            frozen[i],
+            norms[i],
+            None if keys is None else float(keys[i].norm()),
+            *near[i],
+        )
+        for i, slot in enumerate(pool["slots"])
+    )
+    return BranchView(name, tuple(values.shape[1:]), slots, tuple(tuple(row) for row in usage))
+
+
+def _keys(prefix: str, state: Mapping[str, Tensor]) -> Float[Tensor, "M Q"] | None:
+    blocks = []
+    while (key := f"{prefix}.policy.keys.blocks.{len(blocks)}") in state:
+        blocks.append(state[key].float())
+    if blocks:
+        return torch.cat(blocks)
+    centroids = state.get(f"{prefix}.policy.centroids")
+    return None if centroids is None else centroids.float().mean(dim=1)
+
+
+def _nearest(
+    keys: Float[Tensor, "M Q"] | None, slots: int
+) -> list[tuple[int | None, float | None]]:
+    """Return the most similar other key of each slot, and its cosine."""
+    if keys is None or len(keys) < 2:
+        return [(None, None)] * slots
+    unit = F.normalize(keys, dim=1)
+    cosine = (unit @ unit.T).fill_diagonal_(-torch.inf)
+    best = cosine.max(dim=1)
+    return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))

@@ -1,0 +1,143 @@
+"""The shape of an experiment file, as pydantic models; those of methods and streams are derived.
+
+A method's section has the fields of its dataclass, a stream's those of its builder, so that a new
+one needs no line here. Everything is strict: true is no number, "3" is no 3, and only a whole
+number passes for a real one.
+"""
+
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, create_model
+from pydantic.errors import PydanticSchemaGenerationError
+
+from cpool.errors import unknown
+from cpool.methods import METHODS
+from cpool.settings import TrainSettings
+from cpool.streams.registry import STREAMS
+
+__all__ = ["BackboneSection", "Section", "Top", "Train", "method_section", "stream_section"]
+
+
+class Section(BaseModel):
+    """Base of all sections: strict types, no unknown keys, no NaN or infinity."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+
+class BackboneSection(Section):
+    """`[backbone]`: the arguments of `load_backbone`."""
+
+    name: str = "embedded"
+    pooling: Literal["auto", "cls", "mean"] = "auto"
+    normalize: bool = False
+    layers: Annotated[list[int], Field(min_length=1)] = [-1]
+    dtype: str | None = None
+
+
+class Top(Section):
+    """The file itself, with the sections still unchecked."""
+
+    name: Annotated[str, Field(pattern=r"^[\w][\w .+-]*$")] | None = None
+    description: str = ""
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+    threads: Annotated[int, Field(ge=1)] | None = None
+    evaluate: Literal["test", "validation"] = "test"
+    backbone: dict[str, Any] = {}
+    stream: dict[str, Any]
+    train: dict[str, Any] = {}
+    method: Annotated[list[dict[str, Any]], Field(min_length=1)]
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _hint(hint: Any) -> Any:
+    """Return an annotation that pydantic can check against what TOML can hold."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        kept = [_hint(part) for part in typing.get_args(hint) if _checkable(part)]
+        return typing.Union[tuple(kept)] if kept else Any  # noqa: UP007
+    if not _checkable(hint):
+        return Any
+    if typing.get_origin(hint) is tuple:
+        return Annotated[hint, BeforeValidator(_tuple)]
+    return hint
+
+
+def _checkable(hint: Any) -> bool:
+    try:
+        TypeAdapter(hint)
+    except PydanticSchemaGenerationError:
+        return False
+    return True
+
+
+def _of_dataclass(cls: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    return {
+        field.name: (
+            _hint(hints[field.name]),
+            Field(default_factory=field.default_factory)
+            if field.default_factory is not MISSING
+            else ... if field.default is MISSING else field.default,
+        )
+        for field in fields(cls)
+    }
+
+
+Train = create_model("Train", __base__=Section, **_of_dataclass(TrainSettings))  # type: ignore[arg-type]
+"""`[train]` and `[method.train]`: the fields of `TrainSettings`."""
+
+
+@functools.cache
+def method_section(name: str, of: str | None = None) -> type[Section]:
+    """Return the model of `[[method]]` for a method; `of` is the inner one of "joint".
+
+    Raises:
+        UnknownNameError: no such method.
+    """
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    own = _of_dataclass(METHODS[name])
+    if of is not None and "options" in own:
+        if of not in METHODS or of == name:
+            raise unknown("method", of, [known for known in METHODS if known != name])
+        inner = create_model("Options", __base__=Section, **_of_dataclass(METHODS[of]))
+        own["options"] = (inner, Field(default_factory=inner))
+    label = Annotated[str, Field(pattern=r"^[\w][\w .+=-]*$")] | None
+    return create_model(  # type: ignore[call-overload,no-any-return]
+        "Method", __base__=Section, name=(str, ...), label=(label, None), train=(Train, Train()),
+        **own,
+    )
+
+
+@functools.cache
+def stream_section(name: str) -> type[Section]:
+    """Return the model of `[stream]` for a stream: the options of its builder.
+
+    Raises:
+        UnknownNameError: no such stream.
+    """
+    if name not in STREAMS:
+        raise unknown("stream", name, STREAMS)
+    return create_model(  # type: ignore[call-overload,no-any-return]
+        "Stream", __base__=Section, name=(str, ...), **_of_builder(STREAMS[name].builder)
+    )
+
+
+def _of_builder(builder: Callable[..., Any]) -> dict[str, Any]:
+    parameters = inspect.signature(builder).parameters
+    hints = typing.get_type_hints(builder)
+    empty = inspect.Parameter.empty
+    return {
+        key: (_hint(hints.get(key, Any)), ... if p.default is empty else p.default)
+        for key, p in parameters.items()
+    }

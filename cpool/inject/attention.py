@@ -1,0 +1,77 @@
+"""The attention function that puts a prefix in front; importing this registers it by NAME.
+
+Apart from prefix.py because it needs transformers at import, which is slow: `import cpool` does
+without, and a prefix is only ever put into a model that transformers has made.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from cpool.backbones._call import CALL, Prefix, Seen
+
+__all__ = ["NAME", "prefix_attention"]
+
+NAME = "cpool_prefix"
+
+
+def prefix_attention(
+    module: nn.Module,
+    query: Float[Tensor, "B heads T E"],
+    key: Float[Tensor, "B H T E"],
+    value: Float[Tensor, "B H T E"],
+    attention_mask: Tensor | None,
+    is_causal: bool | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attend over this call's prefix and the tokens; plain attention where there is no prefix."""
+    prefix = _taken(module, key.shape[1], key.shape[3])
+    if prefix is not None:
+        length = prefix.key.shape[2]
+        causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+        if attention_mask is None and causal and query.shape[2] > 1:
+            attention_mask = _causal(query.shape[2], key.shape[2], key.device)
+        # True allows in a boolean mask, 0 adds nothing in a float one.
+        attention_mask = _padded(attention_mask, length)
+        if kwargs.get("position_bias") is not None:
+            kwargs["position_bias"] = F.pad(kwargs["position_bias"], (length, 0))
+        key = torch.cat([prefix.key.to(key.dtype), key], 2)
+        value = torch.cat([prefix.value.to(value.dtype), value], 2)
+    result: tuple[Tensor, None] = sdpa_attention_forward(
+        module, query, key, value, attention_mask, is_causal=is_causal, **kwargs
+    )
+    return result
+
+
+# Outside of compiled code: what depends on this very call must not be traced into constants.
+@torch.compiler.disable
+def _taken(module: nn.Module, heads: int, head_dim: int) -> Prefix | None:
+    """Return this call's prefix of a module, if any, and note that the module was here."""
+    call = CALL.get()
+    if call is None:
+        return None
+    if call.recorder is not None:
+        call.recorder.append(Seen(module, heads, head_dim))
+    return call.take(module)
+
+
+def _causal(queries: int, keys: int, device: torch.device) -> Tensor:
+    # `is_causal=True` aligns at the upper left, which is wrong as soon as keys are longer.
+    ones = torch.ones(queries, keys, dtype=torch.bool, device=device)
+    return ones.tril(keys - queries)[None, None]
+
+
+def _padded(mask: Tensor | None, length: int) -> Tensor | None:
+    if mask is None:
+        return None
+    return F.pad(mask, (length, 0), value=mask.dtype == torch.bool)
+
+
+AttentionInterface.register(NAME, prefix_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)

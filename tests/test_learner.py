@@ -1,0 +1,240 @@
+"""Learner: order of events, bad input, prediction, resume, and the loop of one's own."""
+
+import numpy as np
+import pytest
+import torch
+
+import cpool
+from cpool.errors import CpoolError, DataError, StateError
+from cpool.learner import Learner
+from cpool.methods import L2P, NCM, DualPrompt, Joint, LinearHead
+from cpool.streams import domain_incremental, task_incremental
+from tests import tiny
+from tests.common.tasks import CLASSES, build, stream
+
+VIT = tiny.backbone("vit")
+
+
+def learner(method=None, **options) -> Learner:
+    model = (method or NCM()).build(VIT)
+    options = {"epochs": 1, "batch_size": 6, "device": "cpu", "quiet": True, **options}
+    return Learner(model, **options)
+
+
+def test_a_task_is_evaluated_before_the_pool_grows_again():
+    """Growing before evaluating would change the selection; the order is a promise."""
+    run, events = build("dualprompt", "vit"), []
+    begin, evaluate = run.model.begin_task, run.evaluate
+
+    def begin_task(*args, **kwargs):
+        events.append(("grow", len(run.model.tasks)))
+        return begin(*args, **kwargs)
+
+    def evaluate_all(tasks, **kwargs):
+        pool = run.model.prompter.branches["expert"].pool
+        events.append(("evaluate", len(tasks), len(pool)))
+        return evaluate(tasks, **kwargs)
+
+    run.model.begin_task, run.evaluate = begin_task, evaluate_all
+    run.run(stream("vit"))
+    expected = []
+    for t in range(3):
+        expected += [("grow", t), ("evaluate", t + 1, t + 1)]
+    assert events == expected
+
+
+def test_a_query_is_computed_once_in_a_whole_run():
+    run, passes = build("l2p", "vit"), []
+    query = VIT.query
+
+    def counted(batch):
+        passes.append(len(batch["pixel_values"]))
+        return query(batch)
+
+    VIT.query = counted
+    try:
+        run.run(stream("vit"))
+    finally:
+        del VIT.query
+    train = sum(len(task.train) for task in stream("vit"))
+    test = sum(len(task.test) for task in stream("vit"))
+    # The last evaluation is done without the cache on purpose, to be timed honestly; so the test
+    # data of the last task, which is seen there only, is passed once as well.
+    assert sum(passes) == train + 2 * test - len(stream("vit")[-1].test)
+
+
+def test_the_last_evaluation_without_cache_equals_the_cached_one():
+    run = build("l2p", "vit")
+    matrix = run.run(stream("vit"))
+    assert matrix.values[-1].tolist() == run.evaluate(stream("vit"))
+
+
+def test_joint_fills_the_last_row_only():
+    run = learner(Joint(of="ncm"))
+    matrix = run.run(stream("vit"))
+    assert np.isnan(matrix.values[:-1]).all()
+    assert np.isfinite(matrix.values[-1]).all()
+    summary = matrix.summary()
+    assert summary["forgetting"] is None
+    assert summary["average_accuracy"] == pytest.approx(matrix.values[-1].mean())
+
+
+def test_in_a_task_incremental_stream_only_the_told_task_competes():
+    x, y = tiny.raw("vit", 36), np.repeat(np.arange(6), 6)
+    made = task_incremental(x, y, x, y, tasks=3, seed=0, validation=0)
+    run = learner()
+    run.run(made)
+    told = run.evaluate(made)
+    untold = run.evaluate(made, told=False)
+    assert all(a >= b for a, b in zip(told, untold, strict=True))
+    for task in made:
+        labels = run._predict(task.test, task.index).labels
+        assert set(labels) <= set(task.classes)
+
+
+def test_a_domain_incremental_stream_fills_the_whole_matrix():
+    y = np.tile(np.arange(2), 6)
+    domains = [(tiny.raw("vit", 12, s), y, tiny.raw("vit", 12, s + 9), y) for s in range(3)]
+    made = domain_incremental(domains, validation=0)
+    matrix = learner().run(made)
+    assert np.isfinite(matrix.values).all()
+
+
+def test_prediction_from_raw_inputs_and_probabilities():
+    run = learner()
+    x, y = tiny.raw("vit", 12), np.repeat([5, 9], 6)
+    run.fit_task((x, y))
+    assert set(run.predict(x)) <= {5, 9}
+    probabilities = run.predict_proba(x)
+    assert probabilities.shape == (12, 2)
+    assert np.allclose(probabilities.sum(1), 1)
+    assert np.array_equal(run.predict(x), np.asarray(run.classes)[probabilities.argmax(1)])
+
+
+def test_explain_says_which_slots_each_input_got():
+    run = build("l2p", "vit")
+    run.fit_task(stream("vit")[0])
+    said = run.explain(tiny.raw("vit", 5))
+    assert said.slots["pool"].shape == (5, 2)
+
+
+def test_a_disabled_slot_is_never_used_again():
+    run = build("l2p", "vit")
+    run.fit_task(stream("vit")[0])
+    pool = run.model.prompter.branches["pool"].pool
+    used = run.explain(tiny.raw("vit", 30)).slots["pool"]
+    pool.enable(int(used[0, 0]), False)
+    assert used[0, 0] not in run.explain(tiny.raw("vit", 30)).slots["pool"]
+
+
+BAD = {
+    "no data": (lambda: learner().fit_task(([], [])), "at least one training sample"),
+    "one class": (
+        lambda: learner(L2P(pool_size=4, top_k=2)).fit_task((tiny.raw("vit", 4), [0] * 4)),
+        "at least two classes a task",
+    ),
+    "float labels": (
+        lambda: learner().fit_task((tiny.raw("vit", 2), np.array([0.5, 1.0]))),
+        "labels that are whole numbers",
+    ),
+    "a single string": (lambda: learner().predict("hello"), "a single string"),
+    "predict first": (lambda: learner().predict(tiny.raw("vit", 2)), "learned at least one task"),
+    "forward first": (
+        lambda: NCM().build(VIT)(tiny.batch("vit", 2)),
+        "begun at least one task",
+    ),
+    "a pool of 0": (lambda: L2P(pool_size=0).build(VIT), "pool of 0 slots"),
+    "top-k too large": (lambda: L2P(pool_size=2, top_k=5).build(VIT), "top-k of 5"),
+    "no such layer": (lambda: DualPrompt(expert_layers=(7,)).build(VIT), r"layers \[7\]"),
+    "no such setting": (lambda: learner(epoch=3), "Did you mean 'epochs'"),
+    "a negative rate": (lambda: learner(lr=-1.0), "lr above 0"),
+    "unknown inner method": (lambda: Joint(of="l2q").build(VIT), "Did you mean 'l2p'"),
+    "joint of joint": (lambda: Joint(of="joint").build(VIT), "known method"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_refused_with_a_remedy(name):
+    call, says = BAD[name]
+    with pytest.raises(CpoolError, match=says) as caught:
+        call()
+    assert caught.value.remedy
+
+
+def test_a_task_seen_twice_or_out_of_order():
+    run = learner()
+    run.fit_task(stream("vit")[0])
+    with pytest.raises(StateError, match="which was learned before"):
+        run.fit_task(stream("vit")[0])
+    with pytest.raises(StateError, match="expected task 1"):
+        run.fit_task(stream("vit")[2])
+
+
+def test_a_task_beyond_what_was_trained():
+    model = LinearHead().build(VIT)
+    model.begin_task([0, 1])
+    with pytest.raises(StateError, match="a task from 0 to 0"):
+        model.eval()(tiny.batch("vit", 2), task=3)
+
+
+def test_an_old_task_cannot_be_trained_again():
+    model = LinearHead().build(VIT)
+    model.begin_task([0, 1])
+    model.begin_task([2, 3])
+    with pytest.raises(StateError, match="in training mode"):
+        model(tiny.batch("vit", 2), task=0)
+
+
+def test_labels_that_were_not_announced():
+    model = LinearHead().build(VIT)
+    model.begin_task([0, 1])
+    with pytest.raises(DataError, match=r"got \[4\]"):
+        model({**tiny.batch("vit", 2), "labels": torch.tensor([0, 4])}, task=0)
+
+
+def test_images_that_are_not_finite():
+    run = learner()
+    x = tiny.raw("vit", 4).astype("float32") / 255
+    x[2, 0, 0] = np.nan
+    with pytest.raises(DataError, match="NaN"):
+        run.fit_task((x, [0, 1, 0, 1]))
+
+
+def test_a_query_of_another_width():
+    model = NCM().build(VIT)
+    model.begin_task([0, 1])
+    with pytest.raises(DataError, match="of shape \\[B 32\\]"):
+        model({**tiny.batch("vit", 2), "query": torch.zeros(2, 7)})
+
+
+def test_a_learning_rate_that_explodes_says_so():
+    run = learner(LinearHead(), lr=3e38, clip_norm=0.0, epochs=3, optimizer="sgd")
+    with pytest.raises(DataError, match="finite loss"):
+        for _ in range(3):
+            run.fit_task((tiny.raw("vit", 24), np.tile([0, 1], 12)))
+
+
+def test_ten_lines_with_a_loop_of_ones_own():
+    backbone, made = tiny.backbone("vit"), stream("vit")
+    model = cpool.L2P(slots_per_task=3, top_k=2, length=2).build(backbone)
+    for t, task in enumerate(made):
+        model.begin_task(task.classes)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        for batch in cpool.batches(task.train, backbone, 8, shuffle=True):
+            out = model(batch, task=t)
+            optimizer.zero_grad()
+            out.loss.backward()
+            optimizer.step()
+        model.end_task()
+    with torch.no_grad():
+        out = model(backbone.prepare(made[0].test.x))
+    assert out.logits.shape == (len(made[0].test), CLASSES)
+    assert sorted(model.classes) == list(range(CLASSES))
+
+
+def test_mixed_precision_and_moves_keep_working():
+    run = build("dualprompt", "vit")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        run.fit_task(stream("vit")[0])
+    run.model.to("cpu").double().float()
+    assert run.evaluate(stream("vit")[:1])[0] >= 0
