@@ -47,6 +47,6 @@ docs: setup ## build the site into site/, warnings are errors
 check: setup ## the tests alone
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
-clean: ## remove the environment, runs excepted, and what the tools left
+clean: ## remove .venv, the site and the caches (runs/ stays)
 	@rm -rf .venv site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

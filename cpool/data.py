@@ -1,10 +1,12 @@
 """From examples to batches that a model takes."""
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,9 +16,8 @@ from cpool.backbones import Backbone
 from cpool.errors import DataError
 from cpool.streams import Examples
 
-__all__ = ["PreparedCache", "as_examples", "batches", "make_loader"]
+__all__ = ["PreparedCache", "as_examples", "batches", "by_length", "make_loader"]
 
-# Prepared images of a split are kept up to this size; larger splits are prepared batch by batch.
 KEEP_BYTES = 1 << 30
 
 
@@ -45,6 +46,16 @@ def as_examples(data: Any) -> Examples:
     return Examples(x, labels, np.arange(len(x), dtype=np.int64), _digest(x))
 
 
+def by_length(examples: Examples) -> npt.NDArray[np.int64]:
+    """Return an order in which texts of similar length are neighbours; images stay as they are.
+
+    A batch is as wide as its longest text, so batches in this order waste least on padding.
+    """
+    if len(examples) and isinstance(examples.x[0], str):
+        return np.argsort([len(text) for text in examples.x], kind="stable")
+    return np.arange(len(examples))
+
+
 def _whole(y: Any) -> np.ndarray:
     values = y.numpy(force=True) if isinstance(y, Tensor) else np.asarray(y)
     if values.size and not np.issubdtype(values.dtype, np.integer):
@@ -65,26 +76,35 @@ def _digest(x: Any) -> str:
 
 
 class PreparedCache:
-    """Keeps the prepared inputs of image splits, so that a run prepares each image once."""
+    """Keeps the prepared inputs of image splits, so that a run prepares each image once.
+
+    Args:
+        keep_bytes: how much to keep in all; the oldest splits are dropped first, and a split
+            larger than this is prepared batch by batch.
+    """
 
     def __init__(self, keep_bytes: int = KEEP_BYTES) -> None:
         self.keep_bytes = keep_bytes
-        self._kept: dict[tuple[int, str], dict[str, Tensor]] = {}
-        self._alive: list[Examples] = []
+        self._kept: OrderedDict[tuple[str, str, str], dict[str, Tensor]] = OrderedDict()
 
     def get(self, backbone: Backbone, examples: Examples) -> dict[str, Tensor] | None:
         """Return all prepared inputs of `examples`, or None when they are too large or text."""
         if backbone.kind != "vision" or not len(examples):
             return None
-        key = (id(examples), backbone.fingerprint)
+        ids = hashlib.sha256(examples.ids.tobytes()).hexdigest()
+        key = (backbone.fingerprint, examples.source, ids)
         if key not in self._kept:
             one = backbone.prepare(examples.take(np.arange(1)).x)
-            size = sum(t.numel() * t.element_size() for t in one.values()) * len(examples)
-            if size > self.keep_bytes:
+            if _bytes(one) * len(examples) > self.keep_bytes:
                 return None
             self._kept[key] = backbone.prepare(examples.x)
-            self._alive.append(examples)  # an id is only unique while its object lives
+            while sum(map(_bytes, self._kept.values())) > self.keep_bytes:
+                self._kept.popitem(last=False)
         return self._kept[key]
+
+
+def _bytes(batch: Mapping[str, Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in batch.values())
 
 
 class _Rows(Dataset[int]):

@@ -111,7 +111,7 @@ def from_text(backbone: Any, text: str) -> Initialiser:
         embed = backbone.model.get_input_embeddings()
         with torch.no_grad():
             # The module is called, not its table read: some models scale inside it.
-            rows = embed(ids.to(embed.weight.device)).float().cpu()
+            rows: Tensor = embed(ids.to(embed.weight.device)).float().cpu()
         _check_width(rows.shape[-1], width, sites)
         rows = rows[torch.arange(length) % len(rows)]
         return rows.expand(n, 1, length, width).clone()

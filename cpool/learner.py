@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from cpool.cache import QueryCache
 from cpool.checkpoint import MANIFEST, load_state, read_manifest, save_state
-from cpool.data import PreparedCache, as_examples, make_loader
+from cpool.data import PreparedCache, as_examples, by_length, make_loader
 from cpool.errors import CheckpointError, ConfigError, DataError, StateError
 from cpool.metrics import AccuracyMatrix
 from cpool.model import PromptedModel
@@ -206,6 +206,8 @@ class Learner:
         if not len(examples):
             raise DataError(expected="at least one input", got="none", remedy="Pass some inputs.")
         self.model.eval()
+        order = by_length(examples)
+        examples, back = examples.take(order), np.argsort(order)
         logits: list[Tensor] = []
         slots: dict[str, list[Tensor]] = {}
         with torch.no_grad(), self.accelerator.autocast():
@@ -216,9 +218,9 @@ class Learner:
                 for branch, selection in output.selections.items():
                     index = selection.index.expand(len(output.logits), -1).cpu()
                     slots.setdefault(branch, []).append(index)
-        joined = torch.cat(logits)
+        joined = torch.cat(logits)[back]
         labels = np.asarray(self.classes)[joined.argmax(dim=1).numpy()]
-        used = {branch: torch.cat(index).numpy() for branch, index in slots.items()}
+        used = {branch: torch.cat(index).numpy()[back] for branch, index in slots.items()}
         return Prediction(labels, joined.softmax(dim=1).numpy(), used)
 
     def evaluate(
@@ -372,12 +374,11 @@ class Learner:
         backbone = self.model.backbone
 
         def compute(positions: np.ndarray) -> Tensor:
-            part = examples.take(np.asarray(positions))
-            loader = make_loader(
-                part, backbone, 128, prepared=self.prepared if len(part) == len(examples) else None
-            )
+            part = examples.take(positions)
+            order = by_length(part)
+            loader = make_loader(part.take(order), backbone, 128, prepared=self.prepared)
             rows = [backbone.query(batch).float().cpu() for batch in loader]
-            return torch.cat(rows)
+            return torch.cat(rows)[np.argsort(order)]
 
         return self.cache.lookup(backbone, examples.source, examples.ids, compute)
 
@@ -419,4 +420,12 @@ def _accelerator(device: str | torch.device | None, precision: str) -> Any:
     from accelerate import Accelerator
 
     cpu = device is not None and torch.device(device).type == "cpu"
-    return Accelerator(cpu=cpu, mixed_precision=precision)
+    try:
+        return Accelerator(cpu=cpu, mixed_precision=precision)
+    except ValueError as error:
+        # accelerate keeps one state a process, and refuses a second one that differs.
+        raise ConfigError(
+            expected='precision "no", "bf16" or "fp16", one device and one precision a process',
+            got=f"device={device!r}, precision={precision!r}: {error}",
+            remedy="Use the same in all learners of the process, or pass accelerator=….",
+        ) from error

@@ -96,7 +96,7 @@ class RidgeHead(Head):
         seed: int | None = None,
     ) -> None:
         super().__init__(feature_size)
-        if (isinstance(ridge, str) and ridge != "auto") or (not isinstance(ridge, str) and ridge <= 0):
+        if ridge != "auto" and (isinstance(ridge, str) or ridge <= 0):
             raise ConfigError(
                 expected='a ridge above 0, or "auto"', got=repr(ridge), remedy="Change ridge."
             )

@@ -21,6 +21,7 @@ if os.environ.get("CPOOL_TYPECHECK", "1") != "0":
     install_import_hook("cpool", "beartype.beartype")
 
 import filelock  # noqa: E402
+import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -28,6 +29,9 @@ import torch  # noqa: E402
 from tests.tools import model_packages  # noqa: E402
 
 torch.set_num_threads(1)
+# A slow machine is no failure, and a failure can be repeated from what is printed.
+hypothesis.settings.register_profile("cpool", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("cpool")
 
 NEEDS = {
     "data_root": "data",

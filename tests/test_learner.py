@@ -128,6 +128,7 @@ def test_a_disabled_slot_is_never_used_again():
 
 
 BAD = {
+    "unknown precision": (lambda: learner(precision="int3"), "one precision a process"),
     "no data": (lambda: learner().fit_task(([], [])), "at least one training sample"),
     "one class": (
         lambda: learner(L2P(pool_size=4, top_k=2)).fit_task((tiny.raw("vit", 4), [0] * 4)),

@@ -1,7 +1,7 @@
 """Tiny random models of every kind, with tokenizer or image processor, made without network."""
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,9 @@ from cpool.backbones import Backbone, wrap_model
 
 WIDTH, HEADS, DEPTH, IMAGE, PATCH, TEXT = 32, 4, 3, 16, 4, 64
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # ids 0-3; pad 1 as in RoBERTa, so that it matters
-WORDS = tuple(
-    "the a cat dog bird fish runs sleeps eats flies in on under over red blue green big small "
-    "house tree river card bank loan pay send lost stolen rate open close help please my your now".split()
-)
+_LIST = """the a cat dog bird fish runs sleeps eats flies in on under over red blue green big small
+house tree river card bank loan pay send lost stolen rate open close help please my your now"""
+WORDS = tuple(_LIST.split())
 
 _VISION = {
     "hidden_size": WIDTH,
@@ -145,10 +144,8 @@ def image_processor() -> Any:
 
 def new(kind: str, **options: Any) -> Backbone:
     """Return a new backbone of a kind of KINDS; options go to `wrap_model`."""
-    if kind in VISION:
-        processor = image_processor()
-    else:
-        processor = tokenizer(special=kind not in DECODERS)
+    vision, decoder = kind in VISION, kind in DECODERS
+    processor = image_processor() if vision else tokenizer(special=not decoder)
     return wrap_model(model(kind), processor, name=f"tiny-{kind}", **options)
 
 
@@ -157,7 +154,7 @@ KINDS: dict[str, Callable[..., Backbone]] = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def backbone(kind: str) -> Backbone:
     """Return the shared backbone of a kind; it is frozen, so tests cannot disturb one another."""
     return new(kind)

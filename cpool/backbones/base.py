@@ -125,14 +125,19 @@ class Backbone(nn.Module):
         return min(limits) if limits and self.kind != "vision" else None
 
     @property
+    def _first(self) -> nn.Parameter:
+        first: nn.Parameter = next(self.model.parameters())
+        return first
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.model.parameters()).device
+        return self._first.device
 
     @property
     def dtype(self) -> torch.dtype:
         """Type of the weights."""
-        return next(self.model.parameters()).dtype
+        return self._first.dtype
 
     @property
     def fingerprint(self) -> str:
@@ -224,6 +229,18 @@ class Backbone(nn.Module):
             return {"pixel_values": images.prepare(inputs, self.processor, channels)}
         limits = [n for n in (max_tokens, self.max_tokens) if n is not None]
         return text.prepare(inputs, self.processor, min(limits, default=None))
+
+    def smallest_batch(self) -> dict[str, Tensor]:
+        """Return a batch of one black image or of two tokens, to try a model out."""
+        config = self.plain_model.config
+        if self.kind == "vision":
+            size = config.image_size
+            height, width = (size, size) if isinstance(size, int) else size
+            channels = getattr(config, "num_channels", 3)
+            return {"pixel_values": torch.zeros(1, channels, height, width)}
+        # An id that is not the pad id, which some models count positions by.
+        token = next(i for i in range(2) if i != getattr(config, "pad_token_id", None))
+        return {"input_ids": torch.full((1, 2), token)}
 
     def model_inputs(self, batch: Batch) -> dict[str, Tensor]:
         """Return the keys of `batch` that the model takes, on its device; labels stay behind.

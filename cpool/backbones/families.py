@@ -87,6 +87,9 @@ BACKBONES: dict[str, str] = {
 }
 
 
+_SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads")
+
+
 def find(model: nn.Module, path: str) -> nn.Module | None:
     """Return the submodule at a dotted path, or None."""
     for name in path.split("."):
@@ -105,6 +108,8 @@ def family_of(model: Any) -> Family:
     config, name = model.config, model.config.model_type
     if getattr(config, "is_encoder_decoder", False):
         raise refused(name, "an encoder–decoder", "Use an encoder or a decoder.")
+    if not all(isinstance(getattr(config, size, None), int) for size in _SIZES):
+        raise refused(name, "no transformer with one width and depth", "Choose a known kind.")
     if name in FAMILIES:
         return FAMILIES[name]
     guess = _by_structure(model)
@@ -134,8 +139,6 @@ def _by_structure(model: Any) -> Family | None:
     if embeddings is None:
         return None
     # An embedding that knows the pad id counts positions from it (RoBERTa and its descendants).
-    counts = (
-        hasattr(embeddings, "padding_idx")
-        or "position_ids" not in signature(model.forward).parameters
-    )
-    return Family("text", "by structure", positions="own" if counts else "mask", known=False)
+    takes = "position_ids" in signature(model.forward).parameters
+    positions: Positions = "mask" if takes and not hasattr(embeddings, "padding_idx") else "own"
+    return Family("text", "by structure", positions=positions, known=False)

@@ -1,19 +1,21 @@
 """Making a Backbone: from a hub id, a folder, the embedded one, or a model already loaded."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from logging import ERROR, getLogger
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from cpool.backbones.base import Backbone
 from cpool.backbones.families import FAMILIES, family_of, refused
-from cpool.errors import BackboneError, ConfigError, CpoolError
+from cpool.errors import BackboneError, ConfigError, CpoolError, nearest
 
 __all__ = ["load_backbone", "wrap_model"]
 
 EMBEDDED = Path(__file__).parent.parent / "assets" / "glyph-vit"
-PoolingName = Literal["auto", "cls", "mean"]
 # Two-tower checkpoints: the vision tower is the backbone.
 _TOWERS = {"clip": "clip_vision_model", "siglip": "siglip_vision_model"}
 
@@ -21,7 +23,7 @@ _TOWERS = {"clip": "clip_vision_model", "siglip": "siglip_vision_model"}
 def load_backbone(
     name: str | Path = "embedded",
     *,
-    pooling: PoolingName = "auto",
+    pooling: str = "auto",
     normalize: bool = False,
     layers: Sequence[int] = (-1,),
     device: str | torch.device | None = None,
@@ -46,20 +48,12 @@ def load_backbone(
     ...
     cpool.errors.BackboneError: expected ...
     """
-    folder = EMBEDDED if str(name) == "embedded" else Path(name)
-    # "a/b" may be a hub id or a folder; what is there decides, and what looks like a path is one.
-    source = str(folder) if folder.is_dir() or _is_path(str(name)) else str(name)
-    model, lm_head = _load(source, _dtype(dtype))
-    backbone = Backbone(
-        model,
-        family_of(model),
-        processor=_load_processor(source, FAMILIES, model),
-        name=str(name),
-        pooling=pooling,
-        normalize=normalize,
-        layers=layers,
-        lm_head=lm_head,
-    )
+    source = _source(str(name))
+    with _quiet():
+        model, lm_head = _load(source, _dtype(dtype))
+        processor = _load_processor(source, model)
+    query = {"pooling": pooling, "normalize": normalize, "layers": layers}
+    backbone = _backbone(model, processor, lm_head, str(name), query)
     return backbone.to(device) if device is not None else backbone
 
 
@@ -68,7 +62,7 @@ def wrap_model(
     processor: Any = None,
     *,
     name: str | None = None,
-    pooling: PoolingName = "auto",
+    pooling: str = "auto",
     normalize: bool = False,
     layers: Sequence[int] = (-1,),
     device: str | torch.device | None = None,
@@ -82,17 +76,45 @@ def wrap_model(
         BackboneError: a kind of model that is not supported.
     """
     base, lm_head = _base_of(model)
-    backbone = Backbone(
-        base,
-        family_of(base),
-        processor=processor,
-        name=name or getattr(base.config, "_name_or_path", "") or base.config.model_type,
-        pooling=pooling,
-        normalize=normalize,
-        layers=layers,
-        lm_head=lm_head,
-    )
-    return backbone.to(device, _dtype(dtype)) if device or dtype else backbone
+    known_as = name or getattr(base.config, "_name_or_path", "") or base.config.model_type
+    query = {"pooling": pooling, "normalize": normalize, "layers": layers}
+    backbone = _backbone(base, processor, lm_head, known_as, query)
+    return backbone.to(device=device, dtype=None if dtype is None else _dtype(dtype))
+
+
+def _backbone(
+    model: Any, processor: Any, lm_head: Any, name: str, query: dict[str, Any]
+) -> Backbone:
+    family = family_of(model)
+    backbone = Backbone(model, family, processor=processor, name=name, lm_head=lm_head, **query)
+    if not family.known:
+        _try(backbone)
+    return backbone
+
+
+def _try(backbone: Backbone) -> None:
+    """Refuse a model of an unknown kind unless it does what the known kinds do.
+
+    That is: one hidden state of width D a token, and text rows that padding does not change.
+    """
+    try:
+        alone = backbone.query(backbone.smallest_batch())
+        fits = alone.shape == (1, backbone.query_size)
+        if fits and backbone.kind != "vision":
+            ids = backbone.smallest_batch()["input_ids"]
+            pad = getattr(backbone.plain_model.config, "pad_token_id", None) or 0
+            mask = torch.ones_like(ids)
+            for side in ((0, 3), (3, 0)):
+                padded = {
+                    "input_ids": F.pad(ids, side, value=pad),
+                    "attention_mask": F.pad(mask, side),
+                }
+                fits &= torch.allclose(backbone.query(padded), alone, atol=1e-3)
+    except Exception as error:  # whatever a model of an unknown kind may raise
+        reason = f"{type(error).__name__} in a trial run"
+        raise refused(backbone.family, reason, "Choose a known kind.") from error
+    if not fits:
+        raise refused(backbone.family, "its rows depend on padding", "Choose a known kind.")
 
 
 def _base_of(model: Any) -> tuple[Any, Any]:
@@ -161,20 +183,55 @@ def _without_heads(config: Any) -> dict[str, Any]:
     return {"vision_use_head": False} if config.model_type == "siglip_vision_model" else {}
 
 
-def _load_processor(source: str, known: Any, model: Any) -> Any:
+def _load_processor(source: str, model: Any) -> Any:
     from transformers import AutoImageProcessor, AutoTokenizer
 
     try:
         if model.main_input_name == "pixel_values":
             # The PIL backend needs no torchvision; its settings are followed by images.prepare.
-            return AutoImageProcessor.from_pretrained(source, backend="pil")
+            pil: Any = AutoImageProcessor
+            return pil.from_pretrained(source, backend="pil")
         return AutoTokenizer.from_pretrained(source)
     except Exception:  # no processor files: prepare() says so when it is needed
         return None
 
 
+def _source(name: str) -> str:
+    """Return the folder or hub id that a name means."""
+    if name == "embedded":
+        return str(EMBEDDED)
+    # "a/b" may be a hub id or a folder: what is there decides.
+    if "/" not in name and not Path(name).is_dir() and nearest(name, ["embedded"]):
+        raise BackboneError(
+            expected='"embedded", a folder, or a hub id',
+            got=repr(name),
+            remedy="Did you mean 'embedded'?",
+        )
+    return name
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep progress bars and reports of unused weights off the terminal; errors still raise."""
+    from transformers import utils
+
+    logging: Any = utils.logging
+    hub = getLogger("huggingface_hub")
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled(), hub.level
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    hub.setLevel(ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before[0])
+        if before[1]:
+            logging.enable_progress_bar()
+        hub.setLevel(before[2])
+
+
 def _is_path(name: str) -> bool:
-    return name == "embedded" or name.startswith((".", "/", "~")) or name.count("/") > 1
+    return name.startswith((".", "/", "~")) or name.count("/") > 1
 
 
 def _not_loaded(source: str, error: Exception) -> BackboneError:
@@ -187,7 +244,7 @@ def _not_loaded(source: str, error: Exception) -> BackboneError:
     else:
         expected = f"a folder or a model of the hub named {source!r}"
         remedy = 'Check the name and the network, or use "embedded" or a local folder.'
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    reason = str(error).strip().partition("\n")[0].rstrip(".")
     return BackboneError(
         expected=expected, got=f"{type(error).__name__}: {reason}"[:300], remedy=remedy
     )

@@ -53,7 +53,8 @@ def pool_layers(
     pooled = [pool(state, mask) for state in states]
     if not normalize:
         return torch.cat(pooled, 1)
-    return torch.cat([F.normalize(p, dim=1) for p in pooled], 1) / len(pooled) ** 0.5
+    unit = torch.cat([F.normalize(p, dim=1) for p in pooled], 1)
+    return unit.div(len(pooled) ** 0.5)
 
 
 def check_layers(layers: Sequence[int], num_layers: int) -> tuple[int, ...]:

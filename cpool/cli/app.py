@@ -1,13 +1,14 @@
 """The commands, their options, and their help."""
 
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cpool._version import __version__
+from cpool.cli import texts
 from cpool.cli.guard import guarded
+from cpool.errors import unknown
 
 __all__ = ["app", "main"]
 
@@ -22,14 +23,7 @@ app = typer.Typer(
 )
 
 
-class Kind(str, Enum):
-    """What `cpool list` can list."""
-
-    methods = "methods"
-    backbones = "backbones"
-    streams = "streams"
-    policies = "policies"
-    metrics = "metrics"
+KINDS = ("methods", "backbones", "streams", "policies", "metrics")
 
 
 def _version(asked: bool) -> None:
@@ -38,23 +32,16 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(epilog=texts.TOP)
 def top(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Continual learning with pools of soft prompts on frozen Hugging Face models.
-
-    \b
-    Examples:
-      cpool run benchmarks/experiments/quickstart.toml
-      cpool report runs/quickstart
-      cpool list methods
-    """
+    """Continual learning with pools of soft prompts on frozen Hugging Face models."""
 
 
-@app.command()
+@app.command(epilog=texts.RUN)
 def run(
     file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="The experiment.")],
     out: Annotated[
@@ -83,45 +70,27 @@ def run(
         bool, typer.Option("--quiet", help="Print only errors and the path of results.json.")
     ] = False,
 ) -> None:
-    """Train and evaluate every method of an experiment with every seed.
-
-    \b
-    The output folder gets results.json (after every run), config.toml, environment.json,
-    checkpoints/, diagnostics/ and report.html. Nothing is written when the file has an error.
-    Exit status: 0 done, 2 wrong input, 130 interrupted (go on with --resume).
-
-    \b
-    Examples:
-      cpool run experiment.toml
-      cpool run experiment.toml --seeds 0 --set train.epochs=2 --out runs/short
-      cpool run experiment.toml --set method.l2p.top_k=3 --set 'backbone.name="embedded"'
-      cpool run experiment.toml --resume
-    """
+    """Train and evaluate every method of an experiment with every seed."""
     with guarded():
         from cpool.cli.run import Options, run_experiment
 
         run_experiment(Options(file, out, seeds, tuple(set_ or ()), device, resume, quiet))
 
 
-@app.command()
+@app.command(epilog=texts.COMPARE)
 def compare(
     results: Annotated[
         list[Path], typer.Argument(metavar="RESULTS.json…", help="Files, or folders of runs.")
     ],
 ) -> None:
-    """Show one table of several runs, one row a run and label.
-
-    \b
-    Example:
-      cpool compare runs/quickstart runs/short/results.json
-    """
+    """Show one table of several runs, one row a run and label."""
     with guarded():
         from cpool.cli.show import show_comparison
 
         show_comparison(results)
 
 
-@app.command()
+@app.command(epilog=texts.REPORT)
 def report(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="What `cpool run` wrote.")],
     out: Annotated[
@@ -129,50 +98,37 @@ def report(
         typer.Option(metavar="FILE.html", help="The page.  [default: RUN_DIR/report.html]"),
     ] = None,
 ) -> None:
-    """Write one self-contained HTML page about a run.
-
-    \b
-    Example:
-      cpool report runs/quickstart --out report.html
-    """
+    """Write one self-contained HTML page about a run."""
     with guarded():
         from cpool.cli.show import make_report
 
         make_report(run_dir, out)
 
 
-@app.command()
+@app.command(epilog=texts.INSPECT)
 def inspect(
     checkpoint: Annotated[
         Path, typer.Argument(metavar="CHECKPOINT", help="A folder with a manifest.json.")
     ],
 ) -> None:
-    """Show slots, keys, norms, usage and provenance of a checkpoint, and check its files.
-
-    \b
-    Example:
-      cpool inspect runs/quickstart/checkpoints/l2p/seed0
-    """
+    """Show slots, keys, norms, usage and provenance of a checkpoint, and check its files."""
     with guarded():
         from cpool.cli.inspect import show_checkpoint
 
         show_checkpoint(checkpoint)
 
 
-@app.command("list")
+@app.command("list", epilog=texts.LIST)
 def list_(
-    kind: Annotated[Kind, typer.Argument(help="What to list.", show_choices=True)],
+    kind: Annotated[str, typer.Argument(metavar=f"{{{','.join(KINDS)}}}", help="What to list.")],
 ) -> None:
-    """List what experiments can name.
-
-    \b
-    Example:
-      cpool list streams
-    """
+    """List what experiments can name."""
     with guarded():
+        if kind not in KINDS:
+            raise unknown("list", kind, KINDS)
         from cpool.cli.show import show_list
 
-        show_list(kind.value)
+        show_list(kind)
 
 
 def main() -> None:

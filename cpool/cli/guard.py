@@ -34,7 +34,7 @@ def guarded() -> Iterator[None]:
         raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
     except BrokenPipeError:
         # The reader of a pipe has left (`cpool list metrics | head`): nobody is left to tell.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         raise typer.Exit(0) from None
 
 

@@ -107,8 +107,8 @@ def opening(runner: Runner) -> list[str]:
     left = f", {runner.finished} of them done" if runner.finished else ""
     return [
         f"cpool {__version__} · {experiment.name}{what}",
-        f"  backbone  {spec['name']} ({spec['family']}, {spec['parameters'] / 1e6:.1f} M parameters "
-        f"of width {spec['hidden_size']}, frozen, on {runner.accelerator.device})",
+        f"  backbone  {spec['name']} ({spec['family']}, {spec['parameters'] / 1e6:.1f} M "
+        f"parameters of width {spec['hidden_size']}, frozen, on {runner.accelerator.device})",
         f"  stream    {stream.name}: {len(stream)} tasks × {many} classes, "
         f"{stream.scenario}-incremental; {train:,} train, {test:,} {split}",
         f"  methods   {', '.join(entry.label for entry in experiment.methods)}",

@@ -5,10 +5,10 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from cpool.errors import ConfigError, UnknownNameError, nearest
+from cpool.errors import ConfigError, CpoolError, UnknownNameError, nearest
 from cpool.experiment.schema import Section, Train
 
-__all__ = ["check_section"]
+__all__ = ["check_section", "in_file"]
 
 S = TypeVar("S", bound=Section)
 
@@ -45,6 +45,14 @@ def check_section(model: type[S], values: Any, where: str, source: str) -> S:
         return model.model_validate(values)
     except ValidationError as error:
         raise _explain(error, model, values, where, source) from None
+
+
+def in_file(error: CpoolError, source: str, what: str = "") -> CpoolError:
+    """Return `error` with the file, and what it is about, in the message if they are missing."""
+    if source in str(error):
+        return error
+    about = f"for {what} of {source}" if what else f"in {source}"
+    return type(error)(expected=error.expected, got=f"{error.got} {about}", remedy=error.remedy)
 
 
 def _explain(
@@ -115,8 +123,12 @@ def _kind(error: Any) -> str:
     if kind in ("greater_than_equal", "less_than_equal"):
         return f"a number {'from' if kind[0] == 'g' else 'up to'} {next(iter(context.values()))}"
     if kind in ("too_short", "string_pattern_mismatch"):
-        return "a list that is not empty" if kind == "too_short" else (
-            "a name of letters, digits, spaces and . _ + - that starts with a letter or digit"
+        return (
+            "a list that is not empty"
+            if kind == "too_short"
+            else (
+                "a name of letters, digits, spaces and . _ + - that starts with a letter or digit"
+            )
         )
     if kind == "is_instance_of":
         # Sequence and PathLike: only the first can be written in TOML.

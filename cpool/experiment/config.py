@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cpool.errors import ConfigError, CpoolError, UnknownNameError
-from cpool.experiment.checking import check_section
+from cpool.experiment.checking import check_section, in_file
 from cpool.experiment.overrides import apply_override
 from cpool.experiment.schema import (
     BackboneSection,
@@ -122,15 +122,7 @@ def read_experiment(
     try:
         return _resolve(raw, path.stem, source)
     except UnknownNameError as error:
-        raise _in_file(error, source) from None
-
-
-def _in_file(error: CpoolError, source: str, what: str = "") -> CpoolError:
-    """Name the file (and the method) in an error that does not know of it."""
-    if source in str(error):
-        return error
-    got = f"{error.got}{f', {what},' if what else ''} in {source}"
-    return type(error)(expected=error.expected, got=got, remedy=error.remedy)
+        raise in_file(error, source) from None
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -138,9 +130,13 @@ def _load(path: Path) -> dict[str, Any]:
     if path.is_dir():
         remedy = f"Name the file, such as {path / 'config.toml'}."
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        got, remedy = f"{path}: {error}", "Correct the line; texts need quotes in TOML."
+        lines = text.splitlines() or [""]
+        end = f"at line {len(lines)}, column {len(lines[-1]) + 1}, the end"
+        got = f"{path}: {error}".replace("at end of document", end)
+        remedy = "Correct the line; texts need quotes in TOML."
     except UnicodeDecodeError as error:
         got, remedy = f"{path}: {error}", "Save the file as UTF-8."
     except OSError as error:
@@ -213,5 +209,5 @@ def _method(
         method = method_from(name, own)
         settings = method.settings.but(**train).but(**given.get("train", {}))
     except CpoolError as error:
-        raise _in_file(error, source, f"method {label!r}") from None
+        raise in_file(error, source, f"the method {label!r}") from None
     return MethodEntry(label, method, settings)

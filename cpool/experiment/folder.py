@@ -1,5 +1,7 @@
 """RunFolder: the files of one experiment, and what may be continued."""
 
+import contextlib
+import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,8 +48,9 @@ class RunFolder:
 
         Raises:
             ConfigError: the folder is in use; with `resume`, the keys that differ are named.
-            CheckpointError: its config.toml is damaged.
+            CheckpointError: it cannot be written, or its config.toml is damaged.
         """
+        self._check_writable()
         found = [name for name in _OURS if (self.path / name).exists()]
         if not found:
             return
@@ -70,6 +73,23 @@ class RunFolder:
                 got=f"{self.path}, which holds this experiment already",
                 remedy="Add --resume to go on with it, or choose another folder with --out.",
             )
+
+    def _check_writable(self) -> None:
+        """Try to write, and leave no trace of it."""
+        made = [p for p in (self.path, *self.path.parents) if not p.exists()]
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.path).close()
+        except OSError as error:
+            raise CheckpointError(
+                expected=f"an output folder that can be written, {self.path}",
+                got=f"{type(error).__name__}: {error.strerror or error}",
+                remedy="Choose another folder with --out; nothing was changed.",
+            ) from error
+        finally:
+            for folder in made:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
 
     def open(self, config: Mapping[str, Any]) -> None:
         """Make the folder and write config.toml.

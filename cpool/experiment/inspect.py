@@ -166,7 +166,7 @@ def _branch(
 
 
 def _keys(prefix: str, state: Mapping[str, Tensor]) -> Float[Tensor, "M Q"] | None:
-    blocks = []
+    blocks: list[Tensor] = []
     while (key := f"{prefix}.policy.keys.blocks.{len(blocks)}") in state:
         blocks.append(state[key].float())
     if blocks:

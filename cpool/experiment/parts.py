@@ -10,7 +10,14 @@ import numpy as np
 import torch
 
 from cpool.backbones import Backbone, load_backbone
-from cpool.errors import BackboneError, ConfigError, DataError, MissingDependencyError
+from cpool.errors import (
+    BackboneError,
+    ConfigError,
+    DataError,
+    MissingDependencyError,
+    nearest,
+    unknown,
+)
 from cpool.experiment.config import Experiment
 from cpool.streams import Stream, Task, load_stream
 
@@ -45,9 +52,13 @@ def open_backbone(section: Mapping[str, Any]) -> Backbone:
 
     Raises:
         BackboneError: nothing under that name.
+        UnknownNameError: nearly "embedded".
         MissingDependencyError: the package is not installed.
     """
     name = section["name"]
+    slip = name != "embedded" and nearest(name, ["embedded"]) and not Path(name).exists()
+    if slip:  # told at once, not after a long search of the hub
+        raise unknown("backbone", name, ["embedded"])
     options = {key: value for key, value in section.items() if key != "name"}
     backbone = load_backbone(package_folder(name) or name, **options)
     backbone.name = name  # a path of this machine means nothing to the next
@@ -114,7 +125,7 @@ def _on_validation(stream: Stream) -> Stream:
         raise DataError(
             expected="validation data in every task, to evaluate on",
             got="none",
-            remedy="Set stream.validation, such as 0.2, or evaluate = \"test\".",
+            remedy='Set stream.validation, such as 0.2, or evaluate = "test".',
         )
     nothing = np.empty(0, np.int64)
     tasks: list[Task] = [

@@ -1,7 +1,8 @@
 """Runner: every method with every seed on one stream, one folder of results."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from cpool.backbones import Backbone
 from cpool.cache import QueryCache
 from cpool.data import PreparedCache
 from cpool.errors import CpoolError
+from cpool.experiment.checking import in_file
 from cpool.experiment.config import Experiment, MethodEntry
 from cpool.experiment.diagnostics import describe_pools
 from cpool.experiment.environment import describe_environment
@@ -69,12 +71,17 @@ class Runner:
         if experiment.threads is not None:
             torch.set_num_threads(experiment.threads)
         self.accelerator = make_accelerator(device)
-        open_stream(experiment, experiment.seeds[0])  # missing data shows before the weights load
-        self.backbone: Backbone = open_backbone(experiment.backbone).to(self.accelerator.device)
-        self.stream = open_stream(experiment, experiment.seeds[0], self.backbone)
+        with _named(experiment, "the stream"):
+            open_stream(experiment, experiment.seeds[0])  # before the weights are loaded
+        with _named(experiment, "the backbone"):
+            backbone = open_backbone(experiment.backbone)
+        self.backbone: Backbone = backbone.to(self.accelerator.device)
+        with _named(experiment, "the stream"):
+            self.stream = open_stream(experiment, experiment.seeds[0], self.backbone)
         self.cache, self.features_seconds = QueryCache(), 0.0
         for entry in experiment.methods:
-            self._check(entry)
+            with _named(experiment, f"the method {entry.label!r}"):
+                self._check(entry)
         self.jobs = [
             Job(number, entry, seed)
             for number, (seed, entry) in enumerate(
@@ -85,14 +92,10 @@ class Runner:
 
     def _check(self, entry: MethodEntry) -> None:
         """Build the method once, and look at what would only fail in training."""
-        try:
-            learner = self._learner(entry, self.experiment.seeds[0], PreparedCache())
-            learner._max_tokens()
-            for task in self.stream:
-                learner._check_trainable(task.classes, task.name)
-        except CpoolError as error:
-            got = f"{error.got}, for the method {entry.label!r} of {self.experiment.source}"
-            raise type(error)(expected=error.expected, got=got, remedy=error.remedy) from error
+        learner = self._learner(entry, self.experiment.seeds[0], PreparedCache())
+        learner._max_tokens()
+        for task in self.stream:
+            learner._check_trainable(task.classes, task.name)
 
     def _learner(self, entry: MethodEntry, seed: int, prepared: PreparedCache) -> Learner:
         with seeded(seed, "build"):
@@ -159,9 +162,7 @@ class Runner:
         drawn = describe_pools(learner, stream)
         if drawn is not None:
             write_json(self.folder.diagnostics(job.entry.label, job.seed), drawn)
-        return run_record(
-            learner, job.entry, stream, peak_memory=memory.peak, untrained=untrained
-        )
+        return run_record(learner, job.entry, stream, peak_memory=memory.peak, untrained=untrained)
 
     def results(self) -> dict[str, Any]:
         """Return the content of results.json as of now."""
@@ -174,6 +175,15 @@ class Runner:
             planned=len(self.jobs),
             features_seconds=self.features_seconds,
         )
+
+
+@contextlib.contextmanager
+def _named(experiment: Experiment, what: str) -> Iterator[None]:
+    """Name the file in errors of parts that know of no file."""
+    try:
+        yield
+    except CpoolError as error:
+        raise in_file(error, experiment.source, what) from error
 
 
 class _Clock:

@@ -87,13 +87,15 @@ def _of_dataclass(cls: type) -> dict[str, Any]:
             _hint(hints[field.name]),
             Field(default_factory=field.default_factory)
             if field.default_factory is not MISSING
-            else ... if field.default is MISSING else field.default,
+            else ...
+            if field.default is MISSING
+            else field.default,
         )
         for field in fields(cls)
     }
 
 
-Train = create_model("Train", __base__=Section, **_of_dataclass(TrainSettings))  # type: ignore[arg-type]
+Train = create_model("Train", __base__=Section, **_of_dataclass(TrainSettings))
 """`[train]` and `[method.train]`: the fields of `TrainSettings`."""
 
 
@@ -113,8 +115,12 @@ def method_section(name: str, of: str | None = None) -> type[Section]:
         inner = create_model("Options", __base__=Section, **_of_dataclass(METHODS[of]))
         own["options"] = (inner, Field(default_factory=inner))
     label = Annotated[str, Field(pattern=r"^[\w][\w .+=-]*$")] | None
-    return create_model(  # type: ignore[call-overload,no-any-return]
-        "Method", __base__=Section, name=(str, ...), label=(label, None), train=(Train, Train()),
+    return create_model(
+        "Method",
+        __base__=Section,
+        name=(str, ...),
+        label=(label, None),
+        train=(Train, Train()),
         **own,
     )
 
@@ -128,7 +134,7 @@ def stream_section(name: str) -> type[Section]:
     """
     if name not in STREAMS:
         raise unknown("stream", name, STREAMS)
-    return create_model(  # type: ignore[call-overload,no-any-return]
+    return create_model(
         "Stream", __base__=Section, name=(str, ...), **_of_builder(STREAMS[name].builder)
     )
 

@@ -50,7 +50,7 @@ def prefix_attention(
 
 
 # Outside of compiled code: what depends on this very call must not be traced into constants.
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _taken(module: nn.Module, heads: int, head_dim: int) -> Prefix | None:
     """Return this call's prefix of a module, if any, and note that the module was here."""
     call = CALL.get()

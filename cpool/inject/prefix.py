@@ -48,7 +48,7 @@ def _record(backbone: Backbone) -> tuple[Seen, ...]:
         model = backbone.plain_model
         with torch.no_grad(), _switched(backbone), active(Call(recorder=[])) as call:
             # .forward, not a call: compiled code would be specialised to the recording.
-            model.forward(**_probe(backbone))
+            model.forward(**backbone.model_inputs(backbone.smallest_batch()))
         seen = tuple(call.recorder or ())
         if len(seen) != backbone.num_layers:
             raise BackboneError(
@@ -59,18 +59,6 @@ def _record(backbone: Backbone) -> tuple[Seen, ...]:
             )
         _RECORDED[backbone] = seen
     return _RECORDED[backbone]
-
-
-def _probe(backbone: Backbone) -> dict[str, Tensor]:
-    config = backbone.plain_model.config
-    if backbone.kind == "vision":
-        size = config.image_size
-        height, width = (size, size) if isinstance(size, int) else size
-        shape = (1, getattr(config, "num_channels", 3), height, width)
-        return backbone.model_inputs({"pixel_values": torch.zeros(shape)})
-    # An id that is not the pad id, which some models count positions by.
-    token = next(i for i in range(2) if i != getattr(config, "pad_token_id", None))
-    return backbone.model_inputs({"input_ids": torch.full((1, 2), token)})
 
 
 # ---- switching the implementation, counted so that overlapping contexts do not disturb ---------

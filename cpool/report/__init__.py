@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cpool.report.results import load_results
+from cpool.report.loading import load_results
 from cpool.report.table import results_markdown, results_table
 
 __all__ = ["load_results", "results_markdown", "results_table", "write_report"]

@@ -71,7 +71,9 @@ def span_of(matrices: Sequence[Float[np.ndarray, "tasks tasks"]]) -> tuple[float
     return float(min(low, 0.9)), float(max(high, low + 0.1, 0.1))
 
 
-def usage_heat(title: str, counts: Sequence[Sequence[float]], slots: Sequence[str]) -> HeatTable:
+def usage_heat(
+    title: str, counts: Sequence[Sequence[int | float]], slots: Sequence[str]
+) -> HeatTable:
     """Colour which share of each task's choices went to each slot; rows are tasks."""
     shares = _shares(counts)
     wide, most = shares.shape[1] > WIDE, float(shares.max(initial=0.0))
@@ -102,7 +104,7 @@ def usage_summary(shares: Float[np.ndarray, "tasks slots"], slots: Sequence[str]
     return text
 
 
-def _shares(counts: Sequence[Sequence[float]]) -> Float[np.ndarray, "tasks slots"]:
+def _shares(counts: Sequence[Sequence[int | float]]) -> Float[np.ndarray, "tasks slots"]:
     values = np.array(counts, dtype=float)
     total = values.sum(axis=1, keepdims=True)
     return np.asarray(values / np.where(total > 0, total, 1))

@@ -11,8 +11,9 @@ from plotly.offline import get_plotlyjs
 from cpool._io import read_json, write_bytes
 from cpool.errors import CheckpointError
 from cpool.report.diagnostics import load_diagnostics
+from cpool.report.loading import load_results, notes_of
 from cpool.report.ranking import ordered
-from cpool.report.results import load_results, notes_of, rows_of
+from cpool.report.results import rows_of
 from cpool.report.sections import (
     accuracy_matrices,
     cost_picture,

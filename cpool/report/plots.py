@@ -64,6 +64,14 @@ def accuracy_curves(rows: Sequence[Row]) -> go.Figure:
             meta=k % COLOURS,
             hovertemplate="%{y:.2f} % after %{x} tasks",
         )
+    _add_bounds(figure, rows, steps)
+    figure.update_xaxes(title_text="tasks learned so far", dtick=1 if steps <= 15 else None)
+    figure.update_yaxes(title_text="accuracy on them, %")
+    figure.update_layout(hovermode="x unified", legend={"orientation": "h", "y": -0.22})
+    return figure
+
+
+def _add_bounds(figure: go.Figure, rows: Sequence[Row], steps: int) -> None:
     for row in rows:
         stat = row.stat("average_accuracy")
         if row.role == "upper bound" and stat is not None:
@@ -76,10 +84,6 @@ def accuracy_curves(rows: Sequence[Row]) -> go.Figure:
                 meta=NEUTRAL,
                 hovertemplate="%{y:.2f} %",
             )
-    figure.update_xaxes(title_text="tasks learned so far", dtick=1 if steps <= 15 else None)
-    figure.update_yaxes(title_text="accuracy on them, %")
-    figure.update_layout(hovermode="x unified", legend={"orientation": "h", "y": -0.22})
-    return figure
 
 
 def cost_of(row: Row) -> float | None:
@@ -167,7 +171,7 @@ def keys_and_queries(branch: Mapping[str, Any], queries: Sequence[Mapping[str, A
     return figure
 
 
-def _thinned(points: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
+def _thinned(points: Sequence[Sequence[int | float]]) -> list[tuple[float, float]]:
     step = max(1, -(-len(points) // MOST_QUERIES))
     return [(round(float(x), 3), round(float(y), 3)) for x, y in points[::step]]
 

@@ -1,29 +1,17 @@
-"""Reading what runs measured: results.json checked once, and grouped into one row a label."""
+"""What runs measured, grouped: one row a label, its numbers over the seeds."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from cpool._io import read_json
-from cpool.errors import CheckpointError, DataError, MetricError
 from cpool.metrics import AccuracyMatrix
+from cpool.report.loading import check_results
 
-__all__ = [
-    "BASELINES",
-    "UPPER_BOUNDS",
-    "Row",
-    "Stat",
-    "check_results",
-    "load_results",
-    "notes_of",
-    "rows_of",
-]
+__all__ = ["BASELINES", "UPPER_BOUNDS", "Row", "Stat", "rows_of"]
 
-SCHEMA = 1
 BASELINES: Final = frozenset(
     {"fine_tune", "gaussian_head", "knn", "linear_head", "lora", "ncm", "no_prompt", "ranpac"}
     | {"ridge", "simple_cil", "simplecil", "slca"}
@@ -44,7 +32,7 @@ class Stat:
     n: int
 
     @classmethod
-    def of(cls, values: Iterable[float | None]) -> "Stat | None":
+    def of(cls, values: Iterable[int | float | None]) -> "Stat | None":
         """Summarise the values that were measured; None when there are none.
 
         >>> Stat.of([1.0, 2.0, None])
@@ -88,51 +76,18 @@ class Row:
     def matrices(self) -> list[Float[np.ndarray, "tasks tasks"]]:
         """Return R [tasks, tasks] of every seed that has one; NaN = not measured."""
         records = [run for run in self.runs if run.get("accuracy_matrix")]
-        return [AccuracyMatrix.from_json(_bare(run)).values for run in records]
+        kept = ("accuracy_matrix", "test_sizes")
+        return [
+            AccuracyMatrix.from_json({key: run.get(key) for key in kept}).values for run in records
+        ]
 
     def mean_matrix(self) -> Float[np.ndarray, "tasks tasks"] | None:
-        """Return the mean of `matrices` over the seeds; NaN where any of them has a gap."""
+        """Return the mean of `matrices` over the seeds; NaN where any of them has a gap.
+
+        None when there is none, or when they are of streams of different lengths.
+        """
         matrices = self.matrices()
-        return np.mean(matrices, axis=0) if matrices else None
-
-
-def load_results(path: Path | str) -> dict[str, Any]:
-    """Read the results.json at `path`, or in the run directory `path`, and check it.
-
-    Raises:
-        CheckpointError: there is no such file, or it is not JSON.
-        DataError: it holds something else than the results of a run.
-    """
-    path = Path(path)
-    file = path / "results.json" if path.is_dir() else path
-    if not file.is_file():
-        raise CheckpointError(
-            expected=f"the results of a run in {file}",
-            got="no such file",
-            remedy="Give the directory that `cpool run` wrote; an interrupted run: `--resume`.",
-        )
-    return check_results(read_json(file), source=str(file))
-
-
-def check_results(results: Any, source: str = "the results") -> dict[str, Any]:
-    """Return `results` if they have the shape of a results.json.
-
-    Raises:
-        DataError: a newer schema, no runs, or a run whose numbers are none.
-    """
-    if not isinstance(results, dict) or not isinstance(results.get("runs"), list):
-        raise _broken(source, 'an object with a list "runs"', type(results).__name__)
-    if results.get("schema", SCHEMA) != SCHEMA:
-        raise DataError(
-            expected=f"results of schema {SCHEMA} in {source}",
-            got=f"schema {results['schema']!r}",
-            remedy="Read them with the version of cpool that wrote them, or a newer one.",
-        )
-    if not results["runs"]:
-        raise _broken(source, "at least one run", "an empty list")
-    for k, run in enumerate(results["runs"]):
-        _check_run(run, f"runs[{k}] of {source}")
-    return results
+        return np.mean(matrices, axis=0) if len({len(m) for m in matrices}) == 1 else None
 
 
 def rows_of(
@@ -163,19 +118,6 @@ def rows_of(
     return rows
 
 
-def notes_of(results: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say what a reader must know of the runs: not complete, or measured on validation data."""
-    several = [results] if isinstance(results, Mapping) else list(results)
-    notes = []
-    for one in several:
-        name = str(one.get("name") or "This run")
-        if one.get("complete") is False:
-            notes.append(f"{name} is not complete: only its finished runs are shown.")
-        if one.get("evaluated_on", "test") != "test":
-            notes.append(f"{name} was measured on {one['evaluated_on']} data, not on test data.")
-    return notes
-
-
 def _role(run: Mapping[str, Any], baselines: Collection[str]) -> Role:
     if run.get("joint", run["method"] in UPPER_BOUNDS):
         return "upper bound"
@@ -191,43 +133,3 @@ def _per_sample(run: Mapping[str, Any]) -> float | None:
     seconds, sizes = run.get("predict_seconds"), run.get("test_sizes") or []
     total = sum(n for n in sizes if n)
     return 1000 * seconds / total if seconds is not None and total else None
-
-
-def _bare(run: Mapping[str, Any]) -> dict[str, Any]:
-    return {"accuracy_matrix": run["accuracy_matrix"], "test_sizes": run.get("test_sizes")}
-
-
-def _check_run(run: Any, source: str) -> None:
-    if not isinstance(run, dict) or not isinstance(run.get("method"), str):
-        raise _broken(source, 'an object with a "method"', repr(run)[:60])
-    for key in ("average_accuracy", "average_incremental_accuracy", "forgetting", *_NUMBERS):
-        if not isinstance(run.get(key), int | float | None) or isinstance(run.get(key), bool):
-            raise _broken(source, f"a number or null for {key!r}", repr(run[key])[:60])
-    try:
-        if run.get("accuracy_matrix"):
-            AccuracyMatrix.from_json(_bare(run))
-    except MetricError as error:
-        raise _broken(source, error.expected, error.got) from error
-
-
-_NUMBERS = (
-    "average_accuracy_weighted",
-    "backward_transfer",
-    "forward_transfer",
-    "learning_accuracy",
-    "trainable_parameters",
-    "bytes_per_task",
-    "total_bytes",
-    "train_seconds",
-    "predict_seconds",
-    "peak_memory_bytes",
-    "flops_per_sample",
-)
-
-
-def _broken(source: str, expected: str, got: str) -> DataError:
-    return DataError(
-        expected=f"{expected} in {source}",
-        got=got,
-        remedy="Restore the file from a copy, or run the experiment again.",
-    )

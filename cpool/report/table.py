@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from cpool.report import text
+from cpool.report.loading import notes_of
 from cpool.report.ranking import BEST, caption, marks, ordered, setting_warning
-from cpool.report.results import BASELINES, Row, notes_of, rows_of
+from cpool.report.results import BASELINES, Row, rows_of
 
 __all__ = ["COLUMNS", "captions", "grid", "headings", "results_markdown", "results_table"]
 

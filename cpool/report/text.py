@@ -61,12 +61,12 @@ def plain(number: int | float | None) -> str:
     return _number(number, 1 if abs(number) >= 10 else 2 if abs(number) >= 1 else 3)
 
 
-def _number(value: float, digits: int) -> str:
+def _number(value: int | float, digits: int) -> str:
     text = f"{abs(value):.{digits}f}"
     return f"−{text}" if value < 0 and float(text) else text  # never "−0.00"
 
 
-def _scaled(number: float, units: list[str], gap: str, digits: int = 3) -> str:
+def _scaled(number: int | float, units: list[str], gap: str, digits: int = 3) -> str:
     scale = 0
     while abs(number) >= 999.5 and scale < len(units) - 1:
         number, scale = number / 1000, scale + 1

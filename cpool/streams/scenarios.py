@@ -65,7 +65,7 @@ def class_incremental(
     >>> [task.classes for task in stream]
     [(3, 1), (0, 2)]
     >>> stream[0].train.ids.tolist(), stream[0].test.ids.tolist()
-    ([2, 6], [10, 11, 14, 15])
+    ([2, 7], [10, 11, 14, 15])
     """
     source = read_source(x, y, x_test, y_test, class_names)
     return by_class(

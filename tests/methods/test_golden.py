@@ -42,7 +42,7 @@ def l2p():
 
 
 def test_l2p_selects_and_computes_what_the_code_does(l2p):
-    model, branch, file = l2p
+    model, _, file = l2p
     out = model.eval()(images(file))
     selection = out.selections["pool"]
     assert torch.equal(selection.index, file["idx"].long())

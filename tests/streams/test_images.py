@@ -108,7 +108,9 @@ def test_missing_data_is_named_with_place_and_origin(
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"no gzip", gzip.compress(b""), gzip.compress(b"\0\0\x08\3")]
+    "data",
+    [b"", b"no gzip", gzip.compress(b""), gzip.compress(b"\0\0\x08\3")],
+    ids=["empty", "no-gzip", "no-header", "no-values"],  # a gzip file holds the time it was made
 )
 def test_damaged_idx(tmp_path: Path, data: bytes) -> None:
     write_fashion(tmp_path)

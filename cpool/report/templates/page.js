@@ -78,4 +78,5 @@
   addEventListener("beforeprint", () => { root.dataset.theme = "light"; draw(); });
   addEventListener("afterprint", () => show(theme));
   show(theme);
+  document.getElementById("no-script").remove(); // all is drawn; no <noscript>, which a failure leaves mute
 })();

@@ -1,0 +1,48 @@
+"""What `--help` says below the options: examples that work, and exit statuses."""
+
+__all__ = ["COMPARE", "INSPECT", "LIST", "REPORT", "RUN", "TOP"]
+
+# \b keeps the lines of a paragraph as they are.
+TOP = """\b
+Examples:
+  cpool run benchmarks/experiments/quickstart.toml
+  cpool report runs/quickstart
+  cpool list methods
+"""
+
+RUN = """\b
+The output folder gets results.json (after every run), config.toml,
+environment.json, checkpoints/, diagnostics/ and report.html. Nothing is
+written when the file has an error.
+
+\b
+Exit status: 0 done, 2 wrong input, 130 interrupted by Ctrl-C, 143 by SIGTERM
+(both go on with --resume), 1 a fault of the program.
+
+\b
+Examples:
+  cpool run experiment.toml
+  cpool run experiment.toml --seeds 0 --set train.epochs=2 --out runs/short
+  cpool run experiment.toml --set method.l2p.top_k=3 --set 'name="small k"'
+  cpool run experiment.toml --resume
+"""
+
+COMPARE = """\b
+Example:
+  cpool compare runs/quickstart runs/short/results.json
+"""
+
+REPORT = """\b
+Example:
+  cpool report runs/quickstart --out report.html
+"""
+
+INSPECT = """\b
+Example:
+  cpool inspect runs/quickstart/checkpoints/l2p/seed0
+"""
+
+LIST = """\b
+Example:
+  cpool list streams
+"""
