@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from cpool._io import sha256_of_bytes, write_json
@@ -65,7 +65,7 @@ class QueryCache:
         self,
         backbone: Backbone,
         source: str,
-        ids: Int[Tensor, " n"] | npt.ArrayLike,
+        ids: Any,
         compute: Compute,
         transform: str = "eval",
     ) -> Float[Tensor, "n Q"]:
@@ -74,7 +74,7 @@ class QueryCache:
         Args:
             backbone: the model; its fingerprint and query choice are part of the key.
             source: fingerprint of the data that the ids number.
-            ids: sample ids [n], in any order, repeated or not.
+            ids: sample ids [n], a tensor or array of whole numbers, in any order, repeated or not.
             compute: gets positions in `ids` [m], returns their features [m Q].
             transform: name of the deterministic view ("eval", "flip", …).
 
@@ -101,8 +101,6 @@ class QueryCache:
 
     def clear(self) -> None:
         """Forget everything, also on disk, and set the counts to 0."""
-        for table in self._tables.values():
-            table.close()
         self._tables.clear()
         self.hits = self.misses = 0
         if self.directory is not None and self.directory.is_dir():
@@ -179,9 +177,6 @@ class _Table:
         values: Array = self.rows["row"][rows]
         return values
 
-    def close(self) -> None:
-        """Let go of files."""
-
 
 class _DiskTable(_Table):
     """Rows in files of fixed-size records: id, checksum, values; one file a process."""
@@ -190,8 +185,7 @@ class _DiskTable(_Table):
         super().__init__(record)
         self.folder = folder
         self.segments: list[tuple[int, Path, Array]] = []  # first row number, file, its records
-        self.own: Any = None
-        self.owner = os.getpid()
+        self.own: tuple[int, Path] | None = None  # process and file that we append to
         for path in sorted(folder.glob("*.rows")):
             self._open(path)
 
@@ -213,17 +207,15 @@ class _DiskTable(_Table):
         self.count += len(ids)
 
     def _write(self, data: bytes) -> None:
-        if self.own is None or self.owner != os.getpid():  # a forked process starts its own file
-            path = self.folder / f"{os.getpid()}-{secrets.token_hex(4)}.rows"
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.own, self.owner = path.open("xb", buffering=0), os.getpid()
-            self.segments.append((self.count, path, np.empty(0, self.record)))
+        if self.own is None or self.own[0] != os.getpid():  # a forked process has a file of its own
+            name = f"{os.getpid()}-{secrets.token_hex(4)}.rows"
+            self.own = (os.getpid(), self.folder / name)
+            self.segments.append((self.count, self.own[1], np.empty(0, self.record)))
         try:
-            written = self.own.write(data)
+            written = _append(self.own[1], data)
+            reason = f"{written} bytes written"
         except OSError as error:
             written, reason = 0, f"{type(error).__name__}: {error.strerror}"
-        else:
-            reason = f"{written} bytes written"
         if written != len(data):
             self.own = None  # what follows a torn record would be misread: never append to it
             raise CheckpointError(
@@ -250,11 +242,11 @@ class _DiskTable(_Table):
             self.segments[number] = (first, path, records)
         return records
 
-    def close(self) -> None:
-        """Close the file; the maps close when nobody holds them."""
-        self.segments.clear()
-        if self.own is not None:
-            self.own.close()
+
+def _append(path: Path, data: bytes) -> int:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab", buffering=0) as file:
+        return file.write(data)
 
 
 def _mapped(path: Path, record: np.dtype[Any]) -> Array:
@@ -271,7 +263,7 @@ def _checksum(record: bytes) -> int:
 
 def _whole(ids: Any) -> Array:
     array = ids.detach().cpu().numpy() if isinstance(ids, Tensor) else np.asarray(ids)
-    if array.ndim != 1 or array.dtype.kind not in "iu":
+    if array.ndim != 1 or (array.dtype.kind not in "iu" and len(array)):
         raise DataError(
             expected="sample ids, whole numbers of shape [n]",
             got=f"{array.dtype} of shape {array.shape}",
@@ -287,7 +279,8 @@ def _checked(values: Tensor, number: int, table: _Table) -> Array:
             got=f"{tuple(values.shape)}",
             remedy="compute(positions) returns one row a position, `backbone.query(batch)`.",
         )
-    array = values.detach().float().cpu().numpy().astype(table.record["row"].base)
+    with np.errstate(over="ignore"):  # what overflows float16 is infinite, and refused below
+        array = values.detach().float().cpu().numpy().astype(table.record["row"].base)
     if not np.isfinite(array).all():
         raise DataError(
             expected="finite features",

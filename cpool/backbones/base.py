@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from inspect import signature
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -49,7 +49,7 @@ class Backbone(nn.Module):
         *,
         processor: Any = None,
         name: str = "",
-        pooling: Literal["auto", "cls", "mean"] = "auto",
+        pooling: str = "auto",
         normalize: bool = False,
         layers: Sequence[int] = (-1,),
         lm_head: nn.Module | None = None,

@@ -30,6 +30,7 @@ _IRRELEVANT = (
     "transformers_version",
     "use_cache",
     "quantization_config",
+    "vision_use_head",
 )
 # Heads on top of the hidden states, which some checkpoints carry and others do not.
 _HEADS = ("pooler.", "head.")

@@ -43,10 +43,10 @@ def load_backbone(
     Raises:
         BackboneError: nothing under that name, weights missing, or a kind that is not supported.
 
-    >>> backbone = load_backbone("no/such/folder")
+    >>> load_backbone("./no/such/folder")
     Traceback (most recent call last):
-    ...
-    cpool.errors.BackboneError: expected ...
+        ...
+    cpool.errors.BackboneError: expected a folder ./no/such/folder; got nothing there. Check ...
     """
     source = _source(str(name))
     with _quiet():
@@ -196,12 +196,19 @@ def _load_processor(source: str, model: Any) -> Any:
         return None
 
 
+_CHECK = "Check the path; a folder as `model.save_pretrained(folder)` writes it will do."
+
+
 def _source(name: str) -> str:
     """Return the folder or hub id that a name means."""
     if name == "embedded":
         return str(EMBEDDED)
     # "a/b" may be a hub id or a folder: what is there decides.
-    if "/" not in name and not Path(name).is_dir() and nearest(name, ["embedded"]):
+    if Path(name).is_dir():
+        return name
+    if _is_path(name):
+        raise BackboneError(expected=f"a folder {name}", got="nothing there", remedy=_CHECK)
+    if "/" not in name and nearest(name, ["embedded"]):
         raise BackboneError(
             expected='"embedded", a folder, or a hub id',
             got=repr(name),
@@ -235,12 +242,9 @@ def _is_path(name: str) -> bool:
 
 
 def _not_loaded(source: str, error: Exception) -> BackboneError:
-    folder = Path(source)
-    if folder.is_dir():
+    if Path(source).is_dir():
         expected = f"config.json and model.safetensors of a supported model in {source}"
         remedy = "Write the folder with `model.save_pretrained(folder)`."
-    elif _is_path(source):
-        expected, remedy = f"a folder {source}", "Check the path."
     else:
         expected = f"a folder or a model of the hub named {source!r}"
         remedy = 'Check the name and the network, or use "embedded" or a local folder.'

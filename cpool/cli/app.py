@@ -26,10 +26,11 @@ app = typer.Typer(
 KINDS = ("methods", "backbones", "streams", "policies", "metrics")
 
 
-def _version(asked: bool) -> None:
+def _version(asked: bool) -> bool:
     if asked:
         typer.echo(f"cpool {__version__}")
         raise typer.Exit
+    return asked
 
 
 @app.callback(epilog=texts.TOP)

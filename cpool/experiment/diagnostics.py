@@ -81,7 +81,7 @@ def _unit(rows: Tensor) -> Float[np.ndarray, "n Q"]:
     return unit
 
 
-def _plane(groups: Sequence[Float[np.ndarray, "n Q"]]) -> list[list[list[float]]]:
+def _plane(groups: Sequence[Float[np.ndarray, "_ Q"]]) -> list[list[list[float]]]:
     """Project all groups together to two dimensions, rounded to four decimals."""
     from sklearn.decomposition import PCA
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from plotly.colors import sample_colorscale
 
-__all__ = ["HeatCell", "HeatTable", "accuracy_heat", "span_of", "usage_heat"]
+__all__ = ["HeatCell", "HeatTable", "accuracy_heat", "span_of", "usage_heat", "usage_summary"]
 
 SCALE = "Cividis"  # safe for colour-blind eyes, and monotone in grey
 WIDE = 24
@@ -92,16 +92,28 @@ def usage_heat(
 
 
 def usage_summary(shares: Float[np.ndarray, "tasks slots"], slots: Sequence[str]) -> str:
-    """Say in words whom the tasks choose, and warn when they all choose the same slot."""
+    """Say in words whom the tasks choose, and warn when they all choose the same slot.
+
+    A policy that takes every slot alike has no favourite, so it is no collapse.
+
+    >>> usage_summary(np.array([[1.0, 0.0], [0.75, 0.25]]), ["a", "b"])
+    'All tasks choose a most (75 to 100 %): the pool may have collapsed. Every slot is chosen.'
+    """
     idle = int((shares.sum(axis=0) == 0).sum())
-    tops = shares.argmax(axis=1)
-    chosen = [f"task {t}: {slots[k]} ({100 * shares[t, k]:.0f} %)" for t, k in enumerate(tops[:12])]
+    rest = f"{idle} of {len(slots)} slots are never chosen." if idle else "Every slot is chosen."
+    tops, most = shares.argmax(axis=1), shares.max(axis=1)
+    if len(slots) == 1:
+        return "There is one slot, which all tasks share."
+    if np.allclose(shares, 1 / len(slots)):
+        return "Every task takes all slots alike."
+    if len(shares) > 1 and len(set(tops.tolist())) == 1:
+        low, high = f"{100 * most.min():.0f}", f"{100 * most.max():.0f}"
+        span = high if low == high else f"{low} to {high}"
+        text = f"All tasks choose {slots[tops[0]]} most ({span} %)"
+        return f"{text}: the pool may have collapsed. {rest}"
+    chosen = [f"task {t}: {slots[k]} ({100 * most[t]:.0f} %)" for t, k in enumerate(tops[:12])]
     more = f" and {len(tops) - 12} more tasks" if len(tops) > 12 else ""
-    text = f"The slot each task chooses most: {'; '.join(chosen)}{more}. "
-    text += f"{idle} of {len(slots)} slots are never chosen." if idle else "Every slot is chosen."
-    if len(shares) > 1 and len(slots) > 1 and len(set(tops.tolist())) == 1:
-        text += " Every task prefers the same slot: the pool may have collapsed."
-    return text
+    return f"The slot each task chooses most: {'; '.join(chosen)}{more}. {rest}"
 
 
 def _shares(counts: Sequence[Sequence[int | float]]) -> Float[np.ndarray, "tasks slots"]:

@@ -46,8 +46,10 @@ def test_a_changed_weight_is_seen(how: str) -> None:
             weight.data[3, 5] += 1
         else:
             backbone.model.load_state_dict(
-                {k: v + 1 if v.is_floating_point() else v
-                 for k, v in backbone.model.state_dict().items()}
+                {
+                    k: v + 1 if v.is_floating_point() else v
+                    for k, v in backbone.model.state_dict().items()
+                }
             )
     assert backbone.fingerprint != before
 

@@ -13,7 +13,7 @@ from cpool.backbones import load_backbone, wrap_model
 from cpool.errors import BackboneError
 from tests import tiny
 
-VISION = {k: v for k, v in tiny._VISION.items()}
+VISION = dict(tiny._VISION)
 TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "vocab_size": 9}
 TOWER |= {"num_attention_heads": 4, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
 
@@ -35,8 +35,9 @@ def test_every_kind_from_a_folder(kind: str, tmp_path: Path, capfd: Any) -> None
     assert loaded.fingerprint == backbone.fingerprint
     batch = tiny.batch(kind, 3)
     assert torch.equal(loaded.query(batch), backbone.query(batch))
-    again = loaded.prepare(tiny.raw(kind, 3))
-    assert torch.equal(loaded.query(again), backbone.query(batch))
+    if kind != "qwen2":  # whose folders always get a byte-level tokenizer
+        again = loaded.prepare(tiny.raw(kind, 3))
+        assert torch.equal(loaded.query(again), backbone.query(batch))
     assert not any("pooler" in name for name, _ in loaded.named_parameters()) or kind == "siglip"
 
 
@@ -83,7 +84,7 @@ def refuse(name: Any, match: str) -> BackboneError:
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    refuse(tmp_path / "missing", "expected a folder .*missing; got .* Check the path")
+    refuse(tmp_path / "missing", "expected a folder .*missing; got nothing there. Check the path")
     refuse("./missing", "Check the path")
     refuse("nobody/nothing", "a model of the hub named 'nobody/nothing'.*network")
     refuse("embeded", "Did you mean 'embedded'")
@@ -100,9 +101,9 @@ def test_damaged_folders(tmp_path: Path) -> None:
     refuse(cut, "expected config.json and model.safetensors")
     fewer = Path(shutil.copytree(good, tmp_path / "fewer"))
     weights = load_file(good / "model.safetensors")
-    del weights["layers.1.attention.q_proj.weight"]
+    del weights["layernorm.weight"]
     save_file(weights, fewer / "model.safetensors", {"format": "pt"})
-    refuse(fewer, r"1 missing, such as layers\.1\.attention\.q_proj\.weight")
+    refuse(fewer, r"1 missing, such as layernorm\.weight")
     broken = Path(shutil.copytree(good, tmp_path / "broken"))
     (broken / "config.json").write_text("{")
     refuse(broken, "expected config.json")

@@ -6,10 +6,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cpool.errors import CheckpointError, DataError
 from cpool.report import write_report
+from cpool.report.heat import span_of, usage_summary
 from cpool.report.plots import accuracy_curves, forgetting_against_cost
 from cpool.report.results import rows_of
 from cpool.report.sentences import cost_summary, curves_summary, headline
@@ -172,8 +174,26 @@ def test_a_collapsed_pool_is_told(run_dir: Path) -> None:
     content["branches"][0]["usage"] = [[40] + [0] * 9] * 5
     path.write_text(json.dumps(content))
     text = without_scripts(page_of(run_dir))
-    assert "the pool may have collapsed" in text
+    assert "All tasks choose slot 0 most (100 %): the pool may have collapsed." in text
     assert "9 of 10 slots are never chosen" in text
+
+
+def test_sharing_on_purpose_is_no_collapse() -> None:
+    assert usage_summary(np.full((3, 4), 0.25), list("abcd")) == "Every task takes all slots alike."
+    assert "one slot" in usage_summary(np.ones((3, 1)), ["a"])
+    # Two tasks of their own, and a slot that nobody chooses.
+    text = usage_summary(np.array([[0.75, 0.25, 0], [0.25, 0.75, 0]]), list("abc"))
+    assert text == (
+        "The slot each task chooses most: task 0: a (75 %); task 1: b (75 %). "
+        "1 of 3 slots are never chosen."
+    )
+
+
+def test_matrices_share_one_scale_of_colours() -> None:
+    assert span_of([np.array([[0.62]]), np.array([[0.93]])]) == (0.6, 1.0)
+    assert span_of([np.array([[1.0]])]) == (0.9, 1.0)
+    assert span_of([np.array([[0.0]])]) == (0.0, 0.1)
+    assert span_of([np.array([[np.nan]])]) == span_of([]) == (0.0, 1.0)
 
 
 def test_nothing_in_a_run_becomes_markup(run_dir: Path) -> None:

@@ -26,7 +26,7 @@ REMEDIES = {
     "NewConnectionError": "PyPI was not reached: check the network, then run it again.",
     "name resolution": "PyPI was not found: check the network, then run it again.",
     "Read timed out": "PyPI was too slow: run the same command again, it goes on.",
-    "No matching distribution": "What the log names is not to be had for this Python: try PYTHON=python3.12.",
+    "No matching distribution": "Not to be had for this Python: try PYTHON=python3.12.",
     "expected SHA-256": "These are not the weights that the tests were written for: use none.",
 }
 

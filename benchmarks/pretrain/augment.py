@@ -1,0 +1,93 @@
+"""Drawings become images as a pen, a scanner or a camera might have made them.
+
+Everything is drawn from one generator, so that a step's images follow from its seed alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+COARSE = (8, 8, 8, 10, 12, 16)
+"""Sides to which parts of a batch are down-sampled; the rest keeps its resolution."""
+
+
+def uniform(shape: tuple[int, ...], low: float, high: float, rng: torch.Generator) -> Tensor:
+    """Uniform numbers between two bounds."""
+    return low + (high - low) * torch.rand(shape, generator=rng)
+
+
+def strokes(images: Tensor, rng: torch.Generator) -> Tensor:
+    """Make strokes thicker or thinner by up to two pixels; thin ones are not worn away."""
+    change = torch.randint(-2, 3, (len(images),), generator=rng)
+    out = images.clone()
+    for amount in (1, 2):
+        window = 2 * amount + 1
+        thick, thin = change == amount, change == -amount
+        out[thick] = F.max_pool2d(images[thick], window, 1, amount)
+        worn = -F.max_pool2d(-images[thin], window, 1, amount)
+        enough = worn.mean((1, 2, 3)) > 0.35 * images[thin].mean((1, 2, 3))
+        out[thin] = torch.where(enough[:, None, None, None], worn, images[thin])
+    return out
+
+
+def affine(count: int, rng: torch.Generator) -> Tensor:
+    """Matrices that turn (≤ 15°), slant, stretch and shift: (count, 2, 3)."""
+    angle = uniform((count,), -0.26, 0.26, rng)
+    slant = uniform((count,), -0.35, 0.35, rng)
+    across = uniform((count,), 0.8, 1.3, rng)
+    down = uniform((count,), 0.8, 1.15, rng)
+    cos, sin = angle.cos(), angle.sin()
+    top = torch.stack([across * cos, across * (slant * cos - sin)], 1)
+    bottom = torch.stack([down * sin, down * (slant * sin + cos)], 1)
+    shift = uniform((count, 2, 1), -0.12, 0.12, rng)
+    return torch.cat([torch.stack([top, bottom], 1), shift], 2)
+
+
+def elastic(count: int, size: int, rng: torch.Generator) -> Tensor:
+    """Smooth random displacements: (count, size, size, 2)."""
+    knots = torch.randn((count, 2, 5, 5), generator=rng)
+    knots = knots * uniform((count, 1, 1, 1), 0.0, 0.10, rng)
+    field = F.interpolate(knots, size=(size, size), mode="bicubic", align_corners=True)
+    return field.permute(0, 2, 3, 1)
+
+
+def warp(images: Tensor, size: int, rng: torch.Generator) -> Tensor:
+    """Bend and move images, and sample them at another size."""
+    count = len(images)
+    grid = F.affine_grid(affine(count, rng), [count, 1, size, size], align_corners=False)
+    grid = grid + elastic(count, size, rng)
+    return F.grid_sample(images, grid, align_corners=False)
+
+
+def coarsen(images: Tensor) -> Tensor:
+    """Down-sample parts of a batch and scale them up again: half of it to 8 × 8 or little more."""
+    size = images.shape[-1]
+    parts = list(images.chunk(len(COARSE) + 2))
+    for index, side in enumerate(COARSE[: len(parts)]):
+        small = F.adaptive_avg_pool2d(parts[index], side)
+        parts[index] = F.interpolate(small, size=(size, size), mode="bilinear")
+    return torch.cat(parts)
+
+
+def ink(images: Tensor, rng: torch.Generator) -> Tensor:
+    """Change contrast, add noise, and give some images other colours: three channels, 0 to 1."""
+    count = len(images)
+    images = (images * uniform((count, 1, 1, 1), 0.7, 1.8, rng)).clamp(0, 1)
+    noise = torch.randn(images.shape, generator=rng) * uniform((count, 1, 1, 1), 0.0, 0.06, rng)
+    images = images + noise
+    paper, pen = torch.zeros(count, 3, 1, 1), torch.ones(count, 3, 1, 1)
+    kind = torch.rand(count, generator=rng)
+    negative, coloured = kind < 0.15, kind > 0.85
+    paper[negative], pen[negative] = 1.0, 0.0
+    paper[coloured] = torch.rand((int(coloured.sum()), 3, 1, 1), generator=rng)
+    pen[coloured] = torch.rand((int(coloured.sum()), 3, 1, 1), generator=rng)
+    return (paper + (pen - paper) * images).clamp(0, 1)
+
+
+def augment(drawings: Tensor, size: int, rng: torch.Generator) -> Tensor:
+    """Turn drawings (n, 48, 48), uint8, into images (n, 3, size, size) between −1 and 1."""
+    images = drawings[:, None].float() / 255
+    images = warp(strokes(images, rng), size, rng)
+    return ink(coarsen(images), rng) * 2 - 1
