@@ -17,6 +17,11 @@ from cpool.errors import CheckpointError
 __all__ = ["read_json", "sha256_of_bytes", "sha256_of_tensors", "write_bytes", "write_json"]
 
 
+# Only setting the umask tells it; once at import, before any thread could notice.
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
+
 def write_bytes(path: Path | str, data: bytes) -> None:
     """Write `data` to `path` through a temporary file in the same folder and one rename.
 
@@ -34,6 +39,8 @@ def write_bytes(path: Path | str, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        # mkstemp makes files for the owner alone; results are for whoever the umask allows.
+        os.chmod(temporary, 0o666 & ~_UMASK)
         os.replace(temporary, path)
     except OSError as error:
         if temporary is not None:

@@ -50,13 +50,29 @@ class Progress:
         if self._bars is None:
             from rich import progress
             from rich.console import Console
+            from rich.text import Text
+
+            class Left(progress.TimeRemainingColumn):
+                """Time left by the mean pace since the bar opened.
+
+                rich looks at the last 30 seconds only, in which a slow step never ends.
+                """
+
+                def render(self, task: progress.Task) -> Any:
+                    if not task.completed or task.total is None or task.elapsed is None:
+                        return super().render(task)
+                    seconds = task.elapsed / task.completed * (task.total - task.completed)
+                    minutes, seconds = divmod(round(seconds), 60)
+                    return Text(
+                        f"{minutes // 60}:{minutes % 60:02}:{seconds:02}", "progress.remaining"
+                    )
 
             self._bars = progress.Progress(
                 progress.TextColumn("{task.description}"),
                 progress.BarColumn(),
                 progress.MofNCompleteColumn(),
                 progress.TextColumn("left"),
-                progress.TimeRemainingColumn(),
+                Left(),
                 console=Console(stderr=True),
                 transient=True,
             )

@@ -11,16 +11,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cpool.backbones import images, text
-from cpool.backbones._call import Call, active
+from cpool.backbones._call import CALL, Call, active
+from cpool.backbones._inputs import Batch, check_length, picked, smallest
 from cpool.backbones._states import States, compiled
 from cpool.backbones.families import Family, Kind, Site, find
 from cpool.backbones.fingerprint import Fingerprint
 from cpool.backbones.pooling import Pooling, check_layers, pool_layers
-from cpool.errors import BackboneError, ConfigError, DataError, StateError
+from cpool.errors import BackboneError, ConfigError, StateError
 
 __all__ = ["Backbone"]
-
-Batch = Mapping[str, Tensor]
 
 
 class Backbone(nn.Module):
@@ -83,7 +82,9 @@ class Backbone(nn.Module):
         embeddings = find(self.plain_model, "embeddings")
         offset = getattr(embeddings, "padding_idx", None)
         # RoBERTa's table starts at pad id + 1, so that many rows are never positions.
-        self.position_limit: int | None = limit - offset - 1 if limit and offset else limit
+        self.position_limit: int | None = (
+            limit if limit is None or offset is None else limit - offset - 1
+        )
 
     def _resolve(self, pooling: str) -> Pooling:
         if pooling == "auto":
@@ -232,15 +233,7 @@ class Backbone(nn.Module):
 
     def smallest_batch(self) -> dict[str, Tensor]:
         """Return a batch of one black image or of two tokens, to try a model out."""
-        config = self.plain_model.config
-        if self.kind == "vision":
-            size = config.image_size
-            height, width = (size, size) if isinstance(size, int) else size
-            channels = getattr(config, "num_channels", 3)
-            return {"pixel_values": torch.zeros(1, channels, height, width)}
-        # An id that is not the pad id, which some models count positions by.
-        token = next(i for i in range(2) if i != getattr(config, "pad_token_id", None))
-        return {"input_ids": torch.full((1, 2), token)}
+        return smallest(self.plain_model.config, self.kind)
 
     def model_inputs(self, batch: Batch) -> dict[str, Tensor]:
         """Return the keys of `batch` that the model takes, on its device; labels stay behind.
@@ -248,16 +241,7 @@ class Backbone(nn.Module):
         Raises:
             DataError: the main input is missing or has a wrong shape.
         """
-        if self.kind == "vision":
-            pixels = _main(batch, "pixel_values", 4, "[B C H W]")
-            return {"pixel_values": pixels.to(self.device, self.dtype)}
-        ids = _main(batch, "input_ids", 2, "[B T]").to(self.device)
-        mask = batch.get("attention_mask")
-        mask = torch.ones_like(ids) if mask is None else mask.to(self.device)
-        inputs = {"input_ids": ids, "attention_mask": mask}
-        if self.kind == "text" and "token_type_ids" in self._takes and "token_type_ids" in batch:
-            inputs["token_type_ids"] = batch["token_type_ids"].to(self.device)
-        return _aligned(inputs) if self.kind == "text" else inputs
+        return picked(batch, self.kind, self._takes, self.device, self.dtype)
 
     def positions(self, mask: Int[Tensor, "B T"], offset: int = 0) -> dict[str, Tensor]:
         """Return `position_ids` [B T] counted over real tokens from `offset`, if we count them.
@@ -267,15 +251,7 @@ class Backbone(nn.Module):
         Raises:
             DataError: more real tokens than the model has positions.
         """
-        limit = self.position_limit
-        if limit is not None and mask.shape[1] + offset > limit:
-            longest = int(mask.sum(1).max()) + offset
-            if longest > limit:
-                raise DataError(
-                    expected=f"at most {limit} tokens, prompts included",
-                    got=f"{longest}",
-                    remedy="Cut the texts: `prepare(texts, max_tokens=…)`.",
-                )
+        check_length(mask, offset, self.position_limit)
         if self.kind_of.positions == "own" or "position_ids" not in self._takes:
             return {}
         return {"position_ids": (mask.long().cumsum(1) - 1).clamp(min=0) + offset}
@@ -288,6 +264,9 @@ class Backbone(nn.Module):
         Numbers are 0 (embeddings) to L (final). The current `Call`, if any, decides which prompts
         are put in; this is the one place where the model is called.
         """
+        if CALL.get() is None:
+            with active(Call()):
+                return self.run(inputs, wanted)
         if self.frozen and self.plain_model.training:
             self.plain_model.eval()
         cache = {"use_cache": False} if self.kind == "causal" else {}
@@ -381,24 +360,3 @@ class Backbone(nn.Module):
         """Say what it is in one line; the model prints itself as `backbone.model`."""
         query = f"query={self.pooling!r}, layers={self.layers}, normalize={self.normalize}"
         return f"Backbone({self.name!r}, {self.kind}, {self.family}, D={self.hidden_size}, {query})"
-
-
-def _aligned(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Move padding to the right, so that token 0 of an encoder is [CLS] and prompts follow it."""
-    mask = inputs["attention_mask"]
-    if bool(mask[:, 0].all()):
-        return inputs
-    order = mask.argsort(dim=1, descending=True, stable=True)
-    return {key: value.gather(1, order) for key, value in inputs.items()}
-
-
-def _main(batch: Batch, key: str, dims: int, shape: str) -> Tensor:
-    tensor = batch.get(key)
-    if tensor is None or tensor.dim() != dims:
-        got = f"keys {sorted(batch)}" if tensor is None else f"shape {tuple(tensor.shape)}"
-        raise DataError(
-            expected=f"a batch with {key!r} of shape {shape}",
-            got=got,
-            remedy="Make it with `backbone.prepare(inputs)`.",
-        )
-    return tensor

@@ -28,7 +28,7 @@ def pool_cls(hidden: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float
 
 
 def pool_mean(hidden: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:
-    """Return the mean over the real tokens of each row; padding and prompts do not count.
+    """Return the mean over the real tokens of each row, [CLS] among them; nothing else counts.
 
     >>> hidden = torch.tensor([[[1.0], [3.0], [100.0]]])
     >>> pool_mean(hidden, torch.tensor([[True, True, False]]))

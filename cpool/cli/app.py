@@ -121,7 +121,7 @@ def inspect(
 
 @app.command("list", epilog=texts.LIST)
 def list_(
-    kind: Annotated[str, typer.Argument(metavar=f"{{{','.join(KINDS)}}}", help="What to list.")],
+    kind: Annotated[str, typer.Argument(metavar="|".join(KINDS), help="What to list.")],
 ) -> None:
     """List what experiments can name."""
     with guarded():

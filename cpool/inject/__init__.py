@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cpool.backbones import Backbone
-from cpool.backbones.base import Batch
+from cpool.backbones._inputs import Batch
 from cpool.errors import BackboneError
 from cpool.inject.embedding import hooked, insert, through_inputs
 from cpool.inject.prefix import prefixes
@@ -39,7 +39,8 @@ def encode(
 
     Tokens enter at the backbone's site (after [CLS] where there is one, else in front), prefixes
     in front of the keys and values of their layers. Positions of a decoder start after the prefix,
-    which has none itself; when layers have prefixes of different length, after the longest.
+    which has none itself; when layers have prefixes of different length, after the longest. The
+    tokens of an encoder keep their positions.
 
     Args:
         backbone: the frozen model.
@@ -59,7 +60,9 @@ def encode(
     mask = inputs.get("attention_mask")
     with ExitStack() as stack:
         call = stack.enter_context(prefixes(backbone, layers))
-        offset = max((key.shape[2] for key, _ in layers.values()), default=0)
+        longest = max((key.shape[2] for key, _ in layers.values()), default=0)
+        # What a cache would do to a decoder; the tokens of an encoder keep their positions.
+        offset = longest if backbone.kind == "causal" else 0
         if tokens is not None and backbone.site == "hidden":
             call.tokens = tokens
             stack.enter_context(hooked(backbone, call))

@@ -41,8 +41,8 @@ def prefix_attention(
         attention_mask = _padded(attention_mask, length)
         if kwargs.get("position_bias") is not None:
             kwargs["position_bias"] = F.pad(kwargs["position_bias"], (length, 0))
-        key = torch.cat([prefix.key.to(key.dtype), key], 2)
-        value = torch.cat([prefix.value.to(value.dtype), value], 2)
+        key = torch.cat([prefix.key.to(key), key], 2)
+        value = torch.cat([prefix.value.to(value), value], 2)
     result: tuple[Tensor, None] = sdpa_attention_forward(
         module, query, key, value, attention_mask, is_causal=is_causal, **kwargs
     )

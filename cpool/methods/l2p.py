@@ -1,7 +1,7 @@
 """L2P, Learning to Prompt (Wang et al., CVPR 2022): a pool at the embedding, chosen by key."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from cpool.backbones import Backbone
 from cpool.heads import LinearHead
@@ -38,6 +38,9 @@ class L2P(Method):
         own_task: when the pool grows, train only the task's own slots ("prompt mask").
         diversify: penalise slots that earlier tasks used often, in training (equation 4).
         init: prompts start from U(-init, init).
+        readout: what the head reads: the mean of the prompts' outputs (the paper), the mean over
+            the real tokens, or [CLS]; in a causal model "prompts" becomes "tokens", since the
+            outputs of prompts in front of the text cannot depend on it.
     """
 
     name: ClassVar[str] = "l2p"
@@ -52,6 +55,7 @@ class L2P(Method):
     own_task: bool = True
     diversify: bool = False
     init: float = 1.0
+    readout: Literal["prompts", "tokens", "cls"] = "prompts"
 
     def compose(self, backbone: Backbone) -> PromptedModel:
         """One branch: embedding, top-k."""
@@ -75,4 +79,4 @@ class L2P(Method):
             per_task=self.slots_per_task or 0,
         )
         head = LinearHead(backbone.hidden_size)
-        return PromptedModel(backbone, head, Prompter([branch]), readout="prompts")
+        return PromptedModel(backbone, head, Prompter([branch]), readout=self.readout)

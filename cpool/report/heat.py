@@ -67,8 +67,10 @@ def span_of(matrices: Sequence[Float[np.ndarray, "tasks tasks"]]) -> tuple[float
     known = np.concatenate([m[~np.isnan(m)] for m in matrices] or [np.zeros(0)])
     if not len(known):
         return 0.0, 1.0
-    low, high = np.floor(10 * known.min() + 1e-9) / 10, np.ceil(10 * known.max() - 1e-9) / 10
-    return float(min(low, 0.9)), float(max(high, low + 0.1, 0.1))
+    # In whole tens, at least one apart and never past 100 %.
+    low = min(int(np.floor(10 * known.min() + 1e-9)), 9)
+    high = max(int(np.ceil(10 * known.max() - 1e-9)), low + 1)
+    return low / 10, high / 10
 
 
 def usage_heat(

@@ -11,6 +11,7 @@ from plotly.offline import get_plotlyjs
 from cpool._io import read_json, write_bytes
 from cpool.errors import CheckpointError
 from cpool.report.diagnostics import load_diagnostics
+from cpool.report.grids import facts, numbers_of_runs, settings_of_rows, summary_table
 from cpool.report.loading import load_results, notes_of
 from cpool.report.ranking import ordered
 from cpool.report.results import rows_of
@@ -18,11 +19,7 @@ from cpool.report.sections import (
     accuracy_matrices,
     cost_picture,
     curves_picture,
-    facts,
     key_pictures,
-    numbers_of_runs,
-    settings_of_rows,
-    summary_table,
     usage_tables,
 )
 from cpool.report.sentences import headline

@@ -1,6 +1,8 @@
 """load_backbone and wrap_model: what loads, what is refused and how."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +144,33 @@ def test_kinds_that_work_by_structure() -> None:
     alone = encode(causal, tiny.unpadded(batch, 1), tiny.part(prompts, slice(1, 2)))
     features = [causal.pool(e.hidden_states, e.mask) for e in (together, alone)]
     torch.testing.assert_close(features[0][1:2], features[1], rtol=0, atol=1e-5)
+
+
+WITHOUT_TORCHVISION = """
+import importlib.util, sys
+
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *a: None if name == "torchvision" else find(name, *a)
+
+class Blocked:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] == "torchvision":
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Blocked())
+import cpool.backbones
+assert "transformers" not in sys.modules, "transformers is imported late"
+import numpy as np
+backbone = cpool.backbones.load_backbone(sys.argv[1])
+pixels = backbone.prepare(np.zeros((3, 8, 8), np.uint8))
+assert backbone.query(pixels).shape == (3, 32)
+assert "torchvision" not in sys.modules
+"""
+
+
+@pytest.mark.slow
+def test_torchvision_is_not_needed(tmp_path: Path) -> None:
+    folder = save(tiny.model("vit"), tmp_path / "vit", tiny.image_processor())
+    code = [sys.executable, "-W", "ignore", "-c", WITHOUT_TORCHVISION, str(folder)]
+    done = subprocess.run(code, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -99,14 +99,13 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_matrices(start, cpool, tmp_
     assert len(matrices(folder)) == 4
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_run_says_how_to_go_on(start, tmp_path, number, status):
+def test_a_terminated_run_says_how_to_go_on(start, tmp_path):
     words = ["--out", "my out", "--seeds", "0", "--set", "method.l2p.train.lr=0.1"]
     process = start(*words, pause="('l2p', 0, 1)")
     until_waiting(process)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     output, errors = process.communicate(timeout=60)
-    assert process.returncode == status, errors
+    assert process.returncode == 143, errors
     assert "Traceback" not in errors
     assert "1 of 2 runs are finished" in errors
     expected = f"cpool run {tmp_path}/long.toml --out 'my out' --seeds 0"
@@ -115,7 +114,7 @@ def test_a_stopped_run_says_how_to_go_on(start, tmp_path, number, status):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are of Unix")
-def test_ctrl_c_on_a_terminal_leaves_no_bars_behind(tmp_path, tiny_backbone):
+def test_ctrl_c_on_a_terminal_says_how_to_go_on_and_shows_the_cursor_again(tmp_path, tiny_backbone):
     import pty
 
     file = write_experiment(tmp_path / "long.toml", tiny_backbone, LONG)
@@ -123,7 +122,8 @@ def test_ctrl_c_on_a_terminal_leaves_no_bars_behind(tmp_path, tiny_backbone):
     if child == 0:
         os.chdir(tmp_path)
         words = ["-m", "cpool", "run", str(file), "--set", "method.l2p.train.epochs=1000"]
-        os.execve(sys.executable, [sys.executable, *words], {**os.environ, "OMP_NUM_THREADS": "1"})
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "xterm"}
+        os.execve(sys.executable, [sys.executable, *words], environment)
     seen, end = "", time.monotonic() + 120
     try:
         while "task 0" not in seen and time.monotonic() < end:
@@ -147,5 +147,5 @@ def test_ctrl_c_on_a_terminal_leaves_no_bars_behind(tmp_path, tiny_backbone):
         os.close(terminal)
     assert os.waitstatus_to_exitcode(status) == 130, seen[-2000:]
     assert "Go on with:" in seen
-    assert seen.rstrip().endswith("stopped.") or "--resume" in seen[-400:]
+    assert "Traceback" not in seen
     assert "\x1b[?25h" in seen  # the cursor is shown again

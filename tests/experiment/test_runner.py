@@ -82,7 +82,7 @@ def test_evaluating_on_validation_leaves_the_test_data_alone(make):
     assert np.array_equal(runner.stream[0].test.ids, test[0].validation.ids)
     assert run(runner)["evaluated_on"] == "validation"
     with pytest.raises(DataError, match=r"stream\.validation"):
-        make(text, "stream.validation=0")
+        make(text, "stream.validation=0", out="other")
 
 
 def test_costs_are_those_of_the_method(make):

@@ -89,6 +89,16 @@ def test_positions_start_after_the_longest_prefix() -> None:
     assert torch.equal(ours, theirs)
 
 
+def test_tokens_of_an_encoder_keep_their_positions() -> None:
+    backbone, batch = tiny.backbone("bert"), tiny.padded(tiny.batch("bert", 2), 0, "right")
+    layers = some(backbone, 2, {1: 3})
+    ours = encode(backbone, batch, prompts(layers)).hidden_states[-1]
+    with prefixes(backbone, layers):
+        theirs = backbone.model(**batch).last_hidden_state
+    real = batch["attention_mask"].bool()
+    torch.testing.assert_close(ours[real], theirs[real], rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", [k for k in tiny.KINDS if k not in tiny.NO_PREFIX])
 def test_nothing_is_left_behind(kind: str) -> None:
     backbone, batch = tiny.backbone(kind), tiny.batch(kind, 2)
