@@ -17,11 +17,11 @@ from cpool.errors import BackboneError, CpoolError, nearest
 __all__ = ["base_of", "load", "load_processor", "quiet", "resolve"]
 
 EMBEDDED = Path(__file__).parent.parent / "assets" / "glyph-vit"
-# Two-tower checkpoints: the vision tower is the backbone.
-_TOWERS = {"clip": "clip_vision_model", "siglip": "siglip_vision_model"}
+_TOWERS = ("clip", "siglip")  # two-tower checkpoints: the vision tower is the backbone
 
 
 def base_of(model: Any) -> tuple[Any, Any]:
+    """Return the base model of a loaded model, and the output embedding of a language model."""
     if not hasattr(model, "config") or not hasattr(model, "base_model"):
         raise BackboneError(
             expected="a PreTrainedModel of transformers",
@@ -38,12 +38,20 @@ def base_of(model: Any) -> tuple[Any, Any]:
 
 
 def load(source: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Load a folder or hub id; return what `base_of` returns.
+
+    Raises:
+        BackboneError: nothing there, weights missing or damaged, or a kind that is refused.
+    """
     from transformers import AutoConfig
 
     try:
         config: Any = AutoConfig.from_pretrained(source)
+        if config.model_type in _TOWERS:
+            config = config.vision_config
         model, report = _model_class(config).from_pretrained(
             source,
+            config=config,
             dtype=dtype,
             use_safetensors=True,
             output_loading_info=True,
@@ -60,13 +68,15 @@ def load(source: str, dtype: torch.dtype) -> tuple[Any, Any]:
             got=f"{len(missing)} missing, such as {sorted(missing)[0]}",
             remedy="Use a complete checkpoint; random weights would give random features.",
         )
-    return base_of(model)
+    base, lm_head = base_of(model)
+    # A head that the checkpoint lacks, and that is not tied to the embeddings, would be random.
+    return base, None if any("lm_head" in k for k in report["missing_keys"]) else lm_head
 
 
 def _model_class(config: Any) -> Any:
     import transformers
 
-    kind = _TOWERS.get(config.model_type, config.model_type)
+    kind = config.model_type
     if kind == "clip_vision_model":
         return transformers.CLIPVisionModel
     if kind == "siglip_vision_model":
@@ -82,12 +92,13 @@ def _model_class(config: Any) -> Any:
 def _without_heads(config: Any) -> dict[str, Any]:
     # Poolers are heads on top of the hidden states; without them the copy in memory is smaller.
     poolers = {"vit", "deit", "beit", "bert", "roberta", "xlm-roberta", "mpnet"}
-    if config.model_type in poolers:
-        return {"add_pooling_layer": False}
-    return {"vision_use_head": False} if config.model_type == "siglip_vision_model" else {}
+    if config.model_type == "siglip_vision_model":
+        config.vision_use_head = False
+    return {"add_pooling_layer": False} if config.model_type in poolers else {}
 
 
 def load_processor(source: str, model: Any) -> Any:
+    """Return the image processor or tokenizer beside the weights, or None."""
     from transformers import AutoImageProcessor, AutoTokenizer
 
     try:

@@ -12,6 +12,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from cpool.backbones import load_backbone, wrap_model
+from cpool.backbones._checkpoints import EMBEDDED
 from cpool.errors import BackboneError
 from tests import tiny
 
@@ -40,7 +41,7 @@ def test_every_kind_from_a_folder(kind: str, tmp_path: Path, capfd: Any) -> None
     if kind != "qwen2":  # whose folders always get a byte-level tokenizer
         again = loaded.prepare(tiny.raw(kind, 3))
         assert torch.equal(loaded.query(again), backbone.query(batch))
-    assert not any("pooler" in name for name, _ in loaded.named_parameters()) or kind == "siglip"
+    assert not any("pooler" in name or "head" in name for name, _ in loaded.named_parameters())
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
@@ -51,6 +52,7 @@ def test_two_towers_give_the_vision_tower(kind: str, tmp_path: Path) -> None:
     model = getattr(transformers, f"{name}Model")(config)
     loaded, wrapped = load_backbone(save(model, tmp_path / kind)), wrap_model(model)
     assert loaded.family == f"{kind}_vision_model" and loaded.fingerprint == wrapped.fingerprint
+    assert not hasattr(loaded.model, "head")
     batch = tiny.batch("vit", 2)
     assert torch.equal(loaded.query(batch), wrapped.query(batch))
     with torch.no_grad():
@@ -69,6 +71,8 @@ def test_models_with_heads_give_the_base(tmp_path: Path) -> None:
     loaded = load_backbone(save(decoder, tmp_path / "llama"))
     assert loaded.lm_head is not None and loaded.fingerprint == wrap_model(decoder).fingerprint
     assert torch.equal(loaded.lm_head.weight, decoder.lm_head.weight)
+    headless = load_backbone(save(decoder.model, tmp_path / "headless"))
+    assert headless.lm_head is None and headless.fingerprint == loaded.fingerprint
     assert not any(p.requires_grad for p in loaded.parameters())
 
 
@@ -76,6 +80,16 @@ def test_half_precision_checkpoints_load_as_float32_unless_asked(tmp_path: Path)
     folder = save(tiny.model("vit").to(torch.bfloat16), tmp_path / "vit")
     assert load_backbone(folder).dtype == torch.float32
     assert load_backbone(folder, dtype="bfloat16", device="cpu").dtype == torch.bfloat16
+
+
+@pytest.mark.skipif(not (EMBEDDED / "config.json").is_file(), reason="not built yet")
+def test_the_embedded_backbone() -> None:
+    backbone = load_backbone("embedded")
+    assert (backbone.name, backbone.kind, backbone.family) == ("embedded", "vision", "vit")
+    digits = torch.rand(4, 8, 8).numpy()
+    query = backbone.query(backbone.prepare(digits))
+    assert query.shape == (4, backbone.query_size) and query.isfinite().all()
+    assert load_backbone().fingerprint == backbone.fingerprint
 
 
 def refuse(name: Any, match: str) -> BackboneError:
