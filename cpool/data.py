@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cpool.backbones import Backbone
+from cpool.backbones import Backbone, Truncations
 from cpool.errors import DataError
 from cpool.streams import Examples
 
@@ -176,4 +176,12 @@ def batches(
     seed: int = 0,
 ) -> Iterator[Mapping[str, Tensor]]:
     """Iterate once over `examples` as batches: the short way for a loop of one's own."""
-    yield from make_loader(examples, backbone, batch_size, shuffle=shuffle, seed=seed)
+    loader = iter(make_loader(examples, backbone, batch_size, shuffle=shuffle, seed=seed))
+    cut = Truncations()
+    while True:
+        with cut.collect():
+            batch = next(loader, None)
+        if batch is None:
+            break
+        yield batch
+    cut.warn()

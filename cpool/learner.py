@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from cpool.backbones import Truncations
 from cpool.cache import QueryCache
 from cpool.checkpoint import MANIFEST, load_state, read_manifest, save_state
 from cpool.data import PreparedCache, as_examples, by_length, make_loader
@@ -124,7 +125,7 @@ class Learner:
             classes = sorted(data.classes)
         index = len(self.done)
         started = time.perf_counter()
-        with seeded(self.seed, "task", index):
+        with seeded(self.seed, "task", index), Truncations().once():
             self._check_trainable(classes, name)
             self.model.begin_task(classes)
             self.model.to(self.accelerator.device)
@@ -210,7 +211,7 @@ class Learner:
         examples, back = examples.take(order), np.argsort(order)
         logits: list[Tensor] = []
         slots: dict[str, list[Tensor]] = {}
-        with torch.no_grad(), self.accelerator.autocast():
+        with torch.no_grad(), self.accelerator.autocast(), Truncations().once():
             for batch in self._loader(examples, cached=cached):
                 batch.pop("labels")
                 output = self.model(batch, task=task)
@@ -267,18 +268,22 @@ class Learner:
             self.resume(folder)
         if self.matrix is None:
             self.matrix = AccuracyMatrix(len(stream))
+        with Truncations().once():
+            self._run(stream, folder)
+        return self.matrix
+
+    def _run(self, stream: Stream, folder: Path | str | None) -> None:
         if self.model.method is not None and self.model.method.joint:
             if not self.done:
                 self.fit_task(stream.joint())
                 self._evaluate_row(stream, len(stream) - 1, last=True)
                 self._save_if(folder)
-            return self.matrix
+            return
         first = len(self.done)
         for task in self.progress.track(stream[first:], "tasks"):
             self.fit_task(task)
             self._evaluate_row(stream, task.index, last=task.index == len(stream) - 1)
             self._save_if(folder)
-        return self.matrix
 
     def _evaluate_row(self, stream: Stream, trained: int, last: bool) -> None:
         assert self.matrix is not None

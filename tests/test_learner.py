@@ -5,10 +5,13 @@ import pytest
 import torch
 
 import cpool
+from cpool.backbones import TruncationWarning
+from cpool.data import as_examples
 from cpool.errors import CpoolError, DataError, StateError
 from cpool.learner import Learner
 from cpool.methods import L2P, NCM, DualPrompt, Joint, LinearHead
-from cpool.streams import domain_incremental, task_incremental
+from cpool.seeding import seeded
+from cpool.streams import class_incremental, domain_incremental, task_incremental
 from tests import tiny
 from tests.common.tasks import CLASSES, build, stream
 
@@ -239,3 +242,22 @@ def test_mixed_precision_and_moves_keep_working():
         run.fit_task(stream("vit")[0])
     run.model.to("cpu").double().float()
     assert run.evaluate(stream("vit")[:1])[0] >= 0
+
+
+def test_long_texts_give_one_warning_with_their_number_in_a_whole_run():
+    with seeded(0):
+        model = L2P(pool_size=4, top_k=2, length=2).build(tiny.backbone("bert"))
+    run = Learner(model, epochs=2, batch_size=4, device="cpu", quiet=True)
+    x = ["cat " * 100, "the dog", "cat " * 90, "a bird", "red fish", "blue fish"] * 2
+    made = class_incremental(x, np.arange(12) % 4, x, np.arange(12) % 4, tasks=2, validation=0)
+    with pytest.warns(TruncationWarning) as caught:
+        run.run(made)
+    assert [str(w.message) for w in caught] == ["2 texts were longer than 64 tokens; the end was cut."]
+
+
+def test_a_loop_of_ones_own_gets_one_warning_a_pass():
+    x = ["cat " * 100, "the dog", "cat " * 90, "a bird"]
+    examples = as_examples((x, [0, 1, 0, 1]))
+    with pytest.warns(TruncationWarning, match="2 texts") as caught:
+        assert len(list(cpool.batches(examples, tiny.backbone("bert"), 1))) == 4
+    assert len(caught) == 1

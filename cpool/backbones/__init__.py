@@ -3,6 +3,6 @@
 from cpool.backbones.base import Backbone
 from cpool.backbones.families import BACKBONES
 from cpool.backbones.loading import load_backbone, wrap_model
-from cpool.backbones.text import TruncationWarning
+from cpool.backbones.text import Truncations, TruncationWarning
 
-__all__ = ["BACKBONES", "Backbone", "TruncationWarning", "load_backbone", "wrap_model"]
+__all__ = ["BACKBONES", "Backbone", "TruncationWarning", "Truncations", "load_backbone", "wrap_model"]

@@ -1,6 +1,9 @@
 """From texts to token ids: validation, truncation that is counted, padding."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -8,11 +11,60 @@ from torch import Tensor
 
 from cpool.errors import DataError
 
-__all__ = ["TruncationWarning", "prepare"]
+__all__ = ["TruncationWarning", "Truncations", "prepare"]
 
 
 class TruncationWarning(UserWarning):
     """Texts were longer than the model allows and lost their end."""
+
+
+class Truncations:
+    """Collects what several calls of `prepare` cut, to say it once.
+
+    >>> cut = Truncations()
+    >>> with cut.collect():
+    ...     pass  # many batches are prepared here
+    >>> cut.warn()
+    """
+
+    def __init__(self) -> None:
+        self.texts: set[int] = set()
+        self.limit = 0
+
+    @contextmanager
+    def collect(self) -> Iterator[None]:
+        """Note the texts that are cut inside; within another such block, that one notes them."""
+        if _COLLECTOR.get() is not None:
+            yield
+            return
+        token = _COLLECTOR.set(self)
+        try:
+            yield
+        finally:
+            _COLLECTOR.reset(token)
+
+    @contextmanager
+    def once(self) -> Iterator[None]:
+        """Collect inside the block and warn at its end."""
+        try:
+            with self.collect():
+                yield
+        finally:
+            self.warn()
+
+    def warn(self) -> None:
+        """Give one warning with the number of different texts that were cut, if any were."""
+        if self.texts:
+            warnings.warn(_said(len(self.texts), self.limit), TruncationWarning, stacklevel=3)
+        self.texts = set()
+
+
+_COLLECTOR: ContextVar[Truncations | None] = ContextVar("truncations", default=None)
+
+
+def _said(count: int, limit: int) -> str:
+    texts = "text was" if count == 1 else "texts were"
+    return f"{count} {texts} longer than {limit} tokens; the end was cut."
 
 
 def prepare(texts: Any, tokenizer: Any, max_tokens: int | None) -> dict[str, Tensor]:
@@ -73,11 +125,12 @@ def _tokenise(texts: list[str], tokenizer: Any, limit: int | None) -> dict[str, 
         for key, values in rows.items():
             for i, row in zip(long, cut[key], strict=True):
                 values[i] = row
-        warnings.warn(
-            f"{len(long)} of {len(texts)} texts were longer than {limit} tokens and were cut.",
-            TruncationWarning,
-            stacklevel=4,
-        )
+        collector = _COLLECTOR.get()
+        if collector is None:
+            warnings.warn(_said(len(long), limit), TruncationWarning, stacklevel=4)
+        else:
+            collector.texts.update(hash(texts[i]) for i in long)
+            collector.limit = limit
     return rows
 
 

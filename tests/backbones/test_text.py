@@ -33,7 +33,7 @@ def test_no_pad_token_is_needed() -> None:
 
 def test_truncation_keeps_special_tokens_and_warns_once_with_the_count() -> None:
     texts = ["the cat", "the " * 20, "a dog runs", "a " * 9, "the red bird"]
-    with pytest.warns(TruncationWarning, match="2 of 5 texts were longer than 6 tokens") as seen:
+    with pytest.warns(TruncationWarning, match="2 texts were longer than 6 tokens") as seen:
         batch = prepare(texts, tiny.tokenizer(), 6)
     assert len(seen) == 1
     assert batch["input_ids"].shape == (5, 6)
@@ -44,7 +44,7 @@ def test_truncation_keeps_special_tokens_and_warns_once_with_the_count() -> None
 def test_the_backbone_leaves_room_for_prompts() -> None:
     backbone = tiny.backbone("gpt2")
     long = " ".join(["cat"] * 100)
-    with pytest.warns(TruncationWarning, match="1 of 2 texts were longer than 64 tokens"):
+    with pytest.warns(TruncationWarning, match="1 text was longer than 64 tokens"):
         assert backbone.prepare(["dog", long])["input_ids"].shape[1] == 64
     with pytest.warns(TruncationWarning, match="longer than 54 tokens"):
         assert backbone.prepare(["dog", long], max_tokens=54)["input_ids"].shape[1] == 54
