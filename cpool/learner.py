@@ -90,6 +90,8 @@ class Learner:
         self.model, self.seed = model, seed
         model.mask = self.train.mask
         self.accelerator = accelerator or _accelerator(device, precision)
+        # accelerate picks one device a process; a device that was named is used as it is.
+        self.device = torch.device(device or self.accelerator.device)
         self.cache = cache if cache is not None else QueryCache()
         self.prepared = prepared if prepared is not None else PreparedCache()
         self.progress = progress or Progress(quiet)
@@ -99,7 +101,7 @@ class Learner:
         self.predict_seconds: float | None = None
         self.usage: dict[str, list[list[int]]] = {}
         self.losses: list[list[float]] = []
-        model.to(self.accelerator.device)
+        model.to(self.device)
 
     @property
     def classes(self) -> list[int]:
@@ -128,7 +130,7 @@ class Learner:
         with seeded(self.seed, "task", index), Truncations().once():
             self._check_trainable(classes, name)
             self.model.begin_task(classes)
-            self.model.to(self.accelerator.device)
+            self.model.to(self.device)
             if next(self.model.parameters(), None) is not None:
                 self.losses.append(self._optimise(examples, index, name))
             self.model.end_task(
@@ -337,7 +339,7 @@ class Learner:
                 remedy="Resume with the same settings, or choose another folder.",
             )
         load_state(self.model, folder)
-        self.model.to(self.accelerator.device)
+        self.model.to(self.device)
         self.done, self.usage = list(state["done"]), state["usage"]
         self.losses = state["losses"]
         self.train_seconds, self.predict_seconds = state["train_seconds"], state["predict_seconds"]

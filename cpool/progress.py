@@ -46,6 +46,12 @@ class Progress:
         if self.shown and self._bars is not None:
             self._bars.console.print(text, highlight=False)
 
+    def close(self) -> None:
+        """Take all bars off the terminal, also those of loops that were interrupted."""
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars, self._depth = None, 0
+
     def _open(self) -> Any:
         if self._bars is None:
             from rich import progress
@@ -82,6 +88,5 @@ class Progress:
 
     def _close(self) -> None:
         self._depth -= 1
-        if not self._depth:
-            self._bars.stop()
-            self._bars = None
+        if self._depth <= 0:
+            self.close()

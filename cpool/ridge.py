@@ -96,7 +96,8 @@ class RidgeHead(Head):
         seed: int | None = None,
     ) -> None:
         super().__init__(feature_size)
-        if ridge != "auto" and (isinstance(ridge, str) or ridge <= 0):
+        wrong = ridge != "auto" if isinstance(ridge, str) else ridge <= 0
+        if wrong:
             raise ConfigError(
                 expected='a ridge above 0, or "auto"', got=repr(ridge), remedy="Change ridge."
             )

@@ -252,7 +252,9 @@ def test_long_texts_give_one_warning_with_their_number_in_a_whole_run():
     made = class_incremental(x, np.arange(12) % 4, x, np.arange(12) % 4, tasks=2, validation=0)
     with pytest.warns(TruncationWarning) as caught:
         run.run(made)
-    assert [str(w.message) for w in caught] == ["2 texts were longer than 64 tokens; the end was cut."]
+    assert [str(w.message) for w in caught] == [
+        "2 texts were longer than 64 tokens; the end was cut."
+    ]
 
 
 def test_a_loop_of_ones_own_gets_one_warning_a_pass():

@@ -2,10 +2,13 @@
 
     python -m benchmarks.pretrain.glyph_vit --out runs/glyph-vit
 
-The task is to tell which glyph an image shows (cosine softmax over the classes of
-``glyphs.py``, images made by ``augment.py``). Each step's images follow from the seed and the
-number of the step, so that a run that was cut off, started again with the same command, goes on to
-the same weights as one that was not (same machine, same number of threads).
+The task is to tell which glyph an image shows (a softmax over the classes of ``glyphs.py``, images
+made by ``augment.py``, at first little changed, later much), once from the class token and once
+from the mean of the patch tokens. The two classifiers are thrown away at the end.
+
+Each step's images follow from the seed and the number of the step, so that a run that was cut off,
+started again with the same command, goes on to the same weights as one that was not (same machine,
+same number of threads).
 """
 
 from __future__ import annotations
@@ -15,9 +18,11 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import torch
 from safetensors import safe_open
@@ -29,8 +34,6 @@ from transformers import ViTConfig, ViTImageProcessor, ViTModel
 from benchmarks.pretrain.augment import augment
 from benchmarks.pretrain.glyphs import FONTS, GlyphClass, atlas, glyph_classes
 
-SCALE = 20.0
-"""Cosines are multiplied by this before the softmax."""
 SMOOTHING = 0.1
 WEIGHT_DECAY = 0.05
 
@@ -40,10 +43,12 @@ class Recipe:
     """What determines the weights."""
 
     seed: int = 0
-    steps: int = 5000
-    batch: int = 128
-    rate: float = 1.5e-3
-    warmup: int = 200
+    steps: int = 7000
+    batch: int = 64
+    rate: float = 1e-3
+    warmup: int = 60
+    ramp: float = 0.25
+    """Share of the steps after which the images are changed at full strength."""
     size: int = 32
     patch: int = 8
     width: int = 128
@@ -70,7 +75,8 @@ class Training:
     drawings: Tensor
     members: list[np.ndarray]
     model: ViTModel
-    centres: nn.Parameter
+    heads: nn.ModuleList
+    """Classifiers of the class token and of the mean patch token."""
     optimizer: torch.optim.AdamW
     progress: Progress
 
@@ -81,20 +87,33 @@ def make_model(recipe: Recipe) -> ViTModel:
     config = ViTConfig(
         image_size=recipe.size,
         patch_size=recipe.patch,
+        encoder_stride=recipe.patch,
         hidden_size=recipe.width,
         num_hidden_layers=recipe.depth,
         num_attention_heads=4,
         intermediate_size=4 * recipe.width,
         layer_norm_eps=1e-6,
     )
-    return ViTModel(config, add_pooling_layer=False)
+    model = ViTModel(config, add_pooling_layer=False)
+    initialise(model)
+    return model
 
 
-def make_optimizer(model: ViTModel, centres: nn.Parameter, rate: float) -> torch.optim.AdamW:
+def initialise(model: ViTModel) -> None:
+    """Larger weights than a large transformer starts with: this one is narrow."""
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2:
+            nn.init.xavier_uniform_(parameter)
+        elif parameter.ndim == 4:
+            nn.init.trunc_normal_(parameter, std=parameter[0].numel() ** -0.5)
+        elif "embeddings" in name and parameter.ndim == 3:
+            nn.init.trunc_normal_(parameter, std=0.3)
+
+
+def make_optimizer(parameters: list[nn.Parameter], rate: float) -> torch.optim.AdamW:
     """AdamW; only matrices decay."""
-    parameters = [*model.parameters(), centres]
-    matrices = [p for p in parameters if p.ndim == 2 or p.ndim == 4]
-    others = [p for p in parameters if p.ndim != 2 and p.ndim != 4]
+    matrices = [p for p in parameters if p.ndim in (2, 4)]
+    others = [p for p in parameters if p.ndim not in (2, 4)]
     groups = [
         {"params": matrices, "weight_decay": WEIGHT_DECAY},
         {"params": others, "weight_decay": 0.0},
@@ -108,10 +127,12 @@ def start(recipe: Recipe) -> Training:
     drawings, labels = atlas(classes)
     members = [np.flatnonzero(labels == label) for label in range(len(classes))]
     model = make_model(recipe)
-    centres = nn.Parameter(torch.randn(len(classes), recipe.width) * 0.1)
-    optimizer = make_optimizer(model, centres, recipe.rate)
+    heads = nn.ModuleList(nn.Linear(recipe.width, len(classes)) for _ in range(2))
+    for head in heads:
+        nn.init.trunc_normal_(head.weight, std=0.02)
+    optimizer = make_optimizer([*model.parameters(), *heads.parameters()], recipe.rate)
     images = torch.from_numpy(drawings)
-    return Training(recipe, classes, images, members, model, centres, optimizer, Progress())
+    return Training(recipe, classes, images, members, model, heads, optimizer, Progress())
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
@@ -122,6 +143,11 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
+def strength(recipe: Recipe, step: int) -> float:
+    """How much the images of a step are changed, from 0 to 1."""
+    return min(1.0, step / max(1.0, recipe.ramp * recipe.steps))
+
+
 def sample(training: Training) -> tuple[Tensor, Tensor]:
     """The images and labels of a step: classes alike often, drawings of a class alike often."""
     recipe, step = training.recipe, training.progress.step
@@ -129,7 +155,8 @@ def sample(training: Training) -> tuple[Tensor, Tensor]:
     labels = choice.integers(len(training.classes), size=recipe.batch)
     drawings = [choice.choice(training.members[label]) for label in labels]
     rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
-    images = augment(training.drawings[torch.tensor(np.array(drawings))], recipe.size, rng)
+    chosen = training.drawings[torch.tensor(np.array(drawings))]
+    images = augment(chosen, recipe.size, strength(recipe, step), rng)
     return images, torch.from_numpy(labels)
 
 
@@ -138,9 +165,11 @@ def advance(training: Training) -> tuple[float, float]:
     images, labels = sample(training)
     for group in training.optimizer.param_groups:
         group["lr"] = learning_rate(training.recipe, training.progress.step)
-    features = training.model(images).last_hidden_state[:, 0]
-    logits = SCALE * F.normalize(features, dim=1) @ F.normalize(training.centres, dim=1).T
+    tokens = training.model(images).last_hidden_state
+    logits = training.heads[0](tokens[:, 0])
     loss = F.cross_entropy(logits, labels, label_smoothing=SMOOTHING)
+    others = training.heads[1](tokens[:, 1:].mean(1))
+    loss = loss + F.cross_entropy(others, labels, label_smoothing=SMOOTHING)
     training.optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(training.model.parameters(), 1.0)
@@ -150,16 +179,15 @@ def advance(training: Training) -> tuple[float, float]:
 
 
 def named_parameters(training: Training) -> dict[str, nn.Parameter]:
-    """All parameters by name, the class centres among them."""
+    """All parameters by name, those of the classifiers among them."""
     named = {f"model.{name}": p for name, p in training.model.named_parameters()}
-    return named | {"centres": training.centres}
+    return named | {f"heads.{name}": p for name, p in training.heads.named_parameters()}
 
 
-def write_atomically(path: Path, write: object) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call ``write`` with a temporary path, then move the file to its place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")
-    assert callable(write)
     write(temporary)
     os.replace(temporary, path)
 
@@ -200,6 +228,7 @@ def report(training: Training) -> dict[str, object]:
         "classes": len(training.classes),
         "characters": sum(len(glyphs.characters) for glyphs in training.classes),
         "drawings": len(training.drawings),
+        "matplotlib": matplotlib.__version__,
         "fonts": {font: licence for font, licence in FONTS.items() if font in drawn},
         "parameters": sum(p.numel() for p in training.model.parameters()),
         "threads": torch.get_num_threads(),

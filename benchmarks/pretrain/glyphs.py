@@ -82,7 +82,6 @@ BLOCKS = (
     (0x2900, 0x2B2F),  # arrows, mathematical symbols and operators
     (0x2C60, 0x2C7F),  # Latin, extended C
     (0x2D00, 0x2D67),  # Georgian, Tifinagh
-    (0xA4D0, 0xA4F7),  # Lisu
     (0xA722, 0xA7FF),  # Latin, extended D
     (0xFB50, 0xFDFB),  # Arabic, forms A
     (0xFE70, 0xFEFC),  # Arabic, forms B
@@ -91,16 +90,22 @@ BLOCKS = (
 """Where characters are taken from: first and last code point."""
 
 LOOKALIKES = {
-    "0": "ʘѺѻɸɷ☉℗ΦOoQDCcΟοΘθϴσОоӨөѲѳҨҩՕօՓΦφϕФфסםტᲝߋߏ०()°º∅⌀ØøƟɵꝊꝋꝌꝍ⊘⍉⎔◯○●◌◍◎◉⚪⚫⭕❍⬤⨀ⵔⵙⴱⵀⵁⵚⵕ@©®",
-    "1": "IiJjlL|!¡/\\ĺłŁıɩɪɭɫſƖƗɨΙιІіЇїЈјӀӏוןזךاﺍﺎİ∣∤⎮❘❙❚│┃¦ǀǃ⌊⌋⌈⌉ⵏⵑ¹ᒪ՛՜[]{}†‡ᛁᴉⁱ",
-    "2": "ɀȿZzƧƨƵƶȤȥʐʑΖζζՉշՇԶզ⁊ᒿᘔƻ?¿ɂɁʔʕʖʡʢԐԑꙄꙅᴢⵒꝚꝛꝜꝝⱫⱬʣʤʥʫ☡⚡↯ϟ♃",
-    "3": "ƺɚƷʒȜȝƐɛɜɝɞЗзЭэЄєӠӡҘҙԐԑՅЗξΞვკეჳჰვზ∃ϵЕ∋ᗱᕮᴟᴈℨӬӭӞӟʓƸƹᶾ℥ꜪꜫꝪꝫꜢꜣᴣ",
+    "0": (
+        "ᴄᴅᴆÐĐƉƊƋƌꝹꝺΩ℧ʊƱƟⴰⴲᴏᴑᴒᴓ⬬⬭⬮⬯⚬⚭ʘѺѻɸɷ☉℗ΦOoQDCcΟοΘθϴσОоӨөѲѳҨҩ"
+        "ՕօՓφϕФфסםტᲝߋߏ०()°º∅⌀ØøɵꝊꝋꝌꝍ⊘⍉⎔◯○●◌◍◎◉⚪⚫⭕❍⬤⨀ⵔⵙⴱⵀⵁⵚⵕ@©®"
+    ),
+    "1": (
+        "∕⁄⧸⧹⟋⟍∖⧵⫽⫻╱╲⍀⌿‖∥ǁᴊʟ⎰⎱⌠⌡ᴛIiJjlL|!¡/\\ĺłŁıɩɪɭɫſƖƗɨΙιІіЇїЈјӀ"
+        "ӏוןזךاﺍﺎİ∣∤⎮❘❙❚│┃¦ǀǃ⌊⌋⌈⌉ⵏⵑ¹ᒪ՛՜[]{}†‡ᛁᴉⁱ"
+    ),
+    "2": "ɀȿZzƧƨƵƶȤȥʐʑΖζՉշՇԶզ⁊ᒿᘔƻ?¿ɂɁʔʕʖʡʢԐԑꙄꙅᴢⵒꝚꝛꝜꝝⱫⱬʣʤʥʫ☡⚡↯ϟ♃",
+    "3": ("ƺɚƷʒȜȝƐɛɜɝɞЗзЭэЄєӠӡҘҙԐԑՅξΞვკეჳჰზ∃ϵЕ∋ᗱᕮᴟᴈℨӬӭӞӟʓƸƹᶾ℥ꜪꜫꝪꝫꜢꜣᴣ"),
     "4": "УуүγƳƴɎɏЧчҶҷҸҹӋӌӴӵԿկՎYy¥ϤЦцԺվɥɰᔦᏎꜬꜭꜮꜯ",
-    "5": "SsſƽƼҔҕՏտ§$ϚϛЅѕʂȘșΣ∫ʃƪ∬ꜱႽςҁ♄",
-    "6": "ʛɗ“‟❝‘‛❛bБбɓЬьЂђЪъЫыЋћҌҍՁճნსϬϭ♭ƃƄƅƂɕᑲᑳᏏᏮҺһɠԃԁ",
+    "5": "ʄƒꞀꞁ∮∯∰∱∲∳⨍⨎⨏⨐⨑⨒⨓⨔⨕⨖⨗⨘⨙⨚⨛⨜SsſƽƼҔҕՏտ§$ϚϛЅѕʂȘșΣ∫ʃƪ∬ꜱႽςҁ♄",
+    "6": "GԌეðđδ∂ɗʛ“‟❝‘‛❛bБбɓЬьЂђЪъЫыЋћҌҍՁճნსϬϭ♭ƃƄƅƂɕᑲᑳᏏᏮҺһɠԃԁ",
     "7": "TtΓГг¬⌐ךדרתףןᒣᒧ⅂ЛлƬ┐Τᒉ⅃⅁ϒ₸",
-    "8": "ɤƢƣB&ẞßβБВвƁ8ȢȣЖ∞სგჵႹ⊞ʙɮʚɞ∝♾ᏰՑցծზგჭႴႳႱႫႪႬႭ",
-    "9": "ɊϘϙ”„’‚❞❜þÞϷϸΡgqpaɑαρqҭզգԳգɡɢɋʠƍ٩ԛԚРрǥԴႢႱႲႩႳდძქᑫᑬᏄ9PDժ¶ⱷꝗꝙꝖꝘꝮꝯꝰƿǷ♋",
+    "8": "♀♂♁☿⚥⚦⚧⚨⚩⚲ɤƢƣB&ẞßβБВвƁȢȣЖ∞სგჵႹ⊞ʙɮʚɞ∝♾ᏰՑցծზჭႴႳႱႫႪႬႭ",
+    "9": ("eеɘəǝәӘƏɊϘϙ”„’‚❞❜þÞϷϸΡgqpaɑαρҭզգԳɡɢɋʠƍ٩ԛԚРрǥԴႢႱႲႩႳდძქᑫᑬᏄPDժ¶ⱷꝗꝙꝖꝘꝮꝯꝰƿǷ♋"),
 }
 """Characters that may be taken for a digit, by the digit; more than needed is meant."""
 
@@ -202,8 +207,9 @@ def font_path(font: str) -> Path:
 
 @cache
 def characters_of(font: str) -> frozenset[str]:
-    """The characters that a font draws; of the TeX fonts only ASCII letters are where they should."""
-    codes = TTFont(font_path(font), lazy=True).getBestCmap()
+    """The characters that a font draws; of TeX fonts only the letters, which are in their place."""
+    with TTFont(font_path(font), lazy=True) as opened:
+        codes = opened.getBestCmap()
     if FONTS[font] == BAKOMA:
         return frozenset(c for c in map(chr, codes) if c.isascii() and c.isalpha())
     return frozenset(map(chr, codes))
@@ -216,7 +222,7 @@ def _typeface(font: str) -> ImageFont.FreeTypeFont:
 
 @cache
 def draw(font: str, character: str) -> np.ndarray | None:
-    """A glyph, light on dark, its longer side :data:`INK` pixels: (48, 48) uint8; None if hardly any.
+    """A glyph, light on dark, (48, 48) uint8; None if it is empty or hardly more than a line.
 
     >>> draw("DejaVuSans.ttf", "A").shape
     (48, 48)

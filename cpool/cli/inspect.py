@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cpool.cli.console import print_table
-from cpool.experiment.inspect import BranchView, CheckpointView, SlotView, inspect_checkpoint
+from cpool.experiment.inspect import inspect_checkpoint
+from cpool.experiment.views import BranchView, CheckpointView, SlotView
 
 __all__ = ["show_checkpoint"]
 

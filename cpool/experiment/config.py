@@ -1,25 +1,13 @@
-"""Experiment: a TOML file, checked and resolved."""
+"""Experiment: what a file asks for, checked and resolved."""
 
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from cpool.errors import ConfigError, CpoolError, UnknownNameError
-from cpool.experiment.checking import check_section, in_file
-from cpool.experiment.overrides import apply_override
-from cpool.experiment.schema import (
-    BackboneSection,
-    Top,
-    Train,
-    method_section,
-    stream_section,
-)
-from cpool.methods import Method, method_from
+from cpool.methods import Method
 from cpool.settings import TrainSettings
 
-__all__ = ["Experiment", "MethodEntry", "read_experiment"]
+__all__ = ["Experiment", "MethodEntry"]
 
 
 @dataclass(frozen=True)
@@ -95,119 +83,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {k: _plain(v) for k, v in value.items() if v is not None}
     return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
-
-
-def read_experiment(
-    path: Path | str, sets: Sequence[str] = (), seeds: Sequence[int] | None = None
-) -> Experiment:
-    """Read an experiment file, change it as asked, and check every key and type.
-
-    Args:
-        path: the TOML file.
-        sets: changes, each "dotted.key=value".
-        seeds: seeds instead of those of the file.
-
-    Raises:
-        ConfigError: no such file, broken TOML, unknown or missing keys, wrong types or values.
-    """
-    path = Path(path)
-    raw = _load(path)
-    if isinstance(raw.get("method"), dict) and "name" in raw["method"]:
-        raw["method"] = [raw["method"]]  # [method] for [[method]], where there is just one
-    for change in sets:
-        apply_override(raw, change)
-    if seeds is not None:
-        raw["seeds"] = list(seeds)
-    source = f"{path} with --set {' --set '.join(sets)}" if sets else str(path)
-    try:
-        return _resolve(raw, path.stem, source)
-    except UnknownNameError as error:
-        raise in_file(error, source) from None
-
-
-def _load(path: Path) -> dict[str, Any]:
-    remedy = "Check the path; benchmarks/experiments holds examples."
-    if path.is_dir():
-        remedy = f"Name the file, such as {path / 'config.toml'}."
-    try:
-        text = path.read_text(encoding="utf-8")
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        lines = text.splitlines() or [""]
-        end = f"at line {len(lines)}, column {len(lines[-1]) + 1}, the end"
-        got = f"{path}: {error}".replace("at end of document", end)
-        remedy = "Correct the line; texts need quotes in TOML."
-    except UnicodeDecodeError as error:
-        got, remedy = f"{path}: {error}", "Save the file as UTF-8."
-    except OSError as error:
-        got = f"{path}: {error.strerror or error}"
-    raise ConfigError(expected="an experiment file in TOML", got=got, remedy=remedy)
-
-
-def _resolve(raw: dict[str, Any], stem: str, source: str) -> Experiment:
-    top = check_section(Top, raw, "", source)
-    if len(set(top.seeds)) != len(top.seeds):
-        raise ConfigError(
-            expected="different seeds", got=f"{top.seeds} in {source}", remedy="Name each once."
-        )
-    backbone = check_section(BackboneSection, top.backbone, "backbone", source)
-    kind = stream_section(_name(top.stream, "stream", source))
-    stream = check_section(kind, top.stream, "stream", source)
-    train = check_section(Train, top.train, "train", source).model_dump(exclude_unset=True)
-    return Experiment(
-        name=top.name or stem,
-        description=top.description,
-        seeds=tuple(top.seeds),
-        threads=top.threads,
-        evaluate=top.evaluate,
-        backbone=backbone.model_dump(),
-        stream={k: v for k, v in stream.model_dump().items() if k != "seed" or k in top.stream},
-        train=train,
-        methods=_methods(top.method, train, source),
-        source=source,
-    )
-
-
-def _name(section: Mapping[str, Any], where: str, source: str) -> str:
-    name = section.get("name")
-    if not isinstance(name, str):
-        got = "none" if name is None else repr(name)
-        raise ConfigError(
-            expected=f"the key '{where}.name', a text", got=got, remedy=f"Correct it in {source}."
-        )
-    return name
-
-
-def _methods(
-    sections: Sequence[Mapping[str, Any]], train: Mapping[str, Any], source: str
-) -> tuple[MethodEntry, ...]:
-    entries: list[MethodEntry] = []
-    for section in sections:
-        name = _name(section, "method", source)
-        label = section.get("label", name)
-        if label in [entry.label for entry in entries]:
-            raise ConfigError(
-                expected="a label of its own for each [[method]]",
-                got=f"{label!r} twice in {source}",
-                remedy=f'Add a line such as label = "{label} (2)" to one of them.'.replace(
-                    " (2)", "-2"
-                ),
-            )
-        entries.append(_method(section, name, str(label), train, source))
-    return tuple(entries)
-
-
-def _method(
-    section: Mapping[str, Any], name: str, label: str, train: Mapping[str, Any], source: str
-) -> MethodEntry:
-    of = section.get("of", "fine_tune") if name == "joint" else None
-    model = method_section(name, of if isinstance(of, str) else None)
-    checked = check_section(model, section, f"method.{label}", source)
-    given = checked.model_dump(exclude_unset=True)
-    own = {k: v for k, v in given.items() if k not in ("name", "label", "train")}
-    try:
-        method = method_from(name, own)
-        settings = method.settings.but(**train).but(**given.get("train", {}))
-    except CpoolError as error:
-        raise in_file(error, source, f"the method {label!r}") from None
-    return MethodEntry(label, method, settings)

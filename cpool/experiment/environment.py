@@ -2,6 +2,7 @@
 
 import os
 import platform
+import time
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any
 
 import torch
 
+from cpool._io import read_json, write_json
 from cpool._version import __version__
 
-__all__ = ["describe_environment"]
+__all__ = ["Clock", "describe_environment"]
 
 
 def describe_environment(device: str) -> dict[str, Any]:
@@ -54,3 +56,27 @@ def _cpu() -> str | None:
         return platform.processor() or None
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+class Clock:
+    """Keeps environment.json: the seconds of all sittings together, and the first start.
+
+    Args:
+        path: the file; what it holds from an earlier sitting is added to.
+        device: of the models.
+    """
+
+    def __init__(self, path: Path, device: str) -> None:
+        self.path, self.started = path, time.perf_counter()
+        self.content = describe_environment(device)
+        self.before = 0.0
+        if path.is_file():
+            then = read_json(path)
+            self.content["started"] = then["started"]
+            self.before = then["seconds"] or 0.0
+        self.write()
+
+    def write(self) -> None:
+        """Write what has passed so far."""
+        self.content["seconds"] = self.before + time.perf_counter() - self.started
+        write_json(self.path, self.content)

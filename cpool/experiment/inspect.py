@@ -1,7 +1,6 @@
 """What a checkpoint holds: slots, keys, norms, usage and provenance, without the backbone."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,65 +13,9 @@ from torch.nn import functional as F
 from cpool._io import sha256_of_bytes
 from cpool.checkpoint import MANIFEST, read_manifest
 from cpool.errors import CheckpointError
+from cpool.experiment.views import BranchView, CheckpointView, FileView, SlotView
 
-__all__ = ["BranchView", "CheckpointView", "FileView", "SlotView", "inspect_checkpoint"]
-
-
-@dataclass(frozen=True)
-class SlotView:
-    """One slot: its provenance, and the size of what it holds.
-
-    Attributes:
-        id, name, task, steps, enabled, parent, created: as in `cpool.pool.Slot`.
-        frozen: its block can no longer train.
-        value_norm: L2 norm of its prompt values, all sites together.
-        key_norm: L2 norm of its key, None when its policy has no keys.
-        nearest: the slot whose key is most similar, None when there is no other.
-        cosine: how similar.
-    """
-
-    id: int
-    name: str
-    task: int | None
-    steps: int
-    enabled: bool
-    parent: int | None
-    created: str
-    frozen: bool
-    value_norm: float
-    key_norm: float | None
-    nearest: int | None
-    cosine: float | None
-
-
-@dataclass(frozen=True)
-class BranchView:
-    """One branch: the shape [S P W] of a slot, its slots, and how often each task used each."""
-
-    name: str
-    shape: tuple[int, ...]
-    slots: tuple[SlotView, ...]
-    usage: tuple[tuple[int, ...], ...]
-
-
-@dataclass(frozen=True)
-class FileView:
-    """One file, whose SHA-256 was checked."""
-
-    name: str
-    part: str
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class CheckpointView:
-    """A checkpoint: its manifest, branches and files."""
-
-    folder: Path
-    manifest: Mapping[str, Any]
-    branches: tuple[BranchView, ...]
-    files: tuple[FileView, ...]
+__all__ = ["inspect_checkpoint"]
 
 
 def inspect_checkpoint(folder: Path | str) -> CheckpointView:

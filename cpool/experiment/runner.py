@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from cpool._io import read_json, write_json
+from cpool._io import write_json
 from cpool.backbones import Backbone
 from cpool.cache import QueryCache
 from cpool.data import PreparedCache
@@ -16,7 +16,7 @@ from cpool.errors import CpoolError
 from cpool.experiment.checking import in_file
 from cpool.experiment.config import Experiment, MethodEntry
 from cpool.experiment.diagnostics import describe_pools
-from cpool.experiment.environment import describe_environment
+from cpool.experiment.environment import Clock
 from cpool.experiment.features import untrained_accuracy, warm
 from cpool.experiment.folder import RunFolder
 from cpool.experiment.parts import make_accelerator, open_backbone, open_stream
@@ -125,7 +125,7 @@ class Runner:
             CheckpointError: the folder cannot be written, or holds a damaged checkpoint.
         """
         self.folder.open(self.experiment.resolved())
-        clock = _Clock(self.folder, str(self.accelerator.device))
+        clock = Clock(self.folder.environment, str(self.accelerator.device))
         todo = [job for job in self.jobs if (job.entry.label, job.seed) not in self.records]
         seed, stream, prepared = None, self.stream, PreparedCache()
         for job in self.progress.track(todo, "runs"):
@@ -184,22 +184,3 @@ def _named(experiment: Experiment, what: str) -> Iterator[None]:
         yield
     except CpoolError as error:
         raise in_file(error, experiment.source, what) from error
-
-
-class _Clock:
-    """Keeps environment.json: the seconds of all sittings together."""
-
-    def __init__(self, folder: RunFolder, device: str) -> None:
-        self.path, self.started = folder.environment, time.perf_counter()
-        self.content = describe_environment(device)
-        self.before = 0.0
-        if self.path.is_file():
-            then = read_json(self.path)
-            self.content["started"] = then["started"]
-            self.before = then["seconds"] or 0.0
-        self.write()
-
-    def write(self) -> None:
-        """Write what has passed so far."""
-        self.content["seconds"] = self.before + time.perf_counter() - self.started
-        write_json(self.path, self.content)

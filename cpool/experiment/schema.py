@@ -95,8 +95,12 @@ def _of_dataclass(cls: type) -> dict[str, Any]:
     }
 
 
-Train = create_model("Train", __base__=Section, **_of_dataclass(TrainSettings))
-"""`[train]` and `[method.train]`: the fields of `TrainSettings`."""
+Train = create_model(
+    "Train",
+    __base__=Section,
+    __doc__="`[train]` and `[method.train]`: the fields of `TrainSettings`.",
+    **_of_dataclass(TrainSettings),
+)
 
 
 @functools.cache

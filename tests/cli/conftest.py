@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.experiment.tiny import write_backbone, write_experiment
 from typer.testing import CliRunner, Result
 
 from cpool.cli import app
+from tests.experiment.tiny import write_backbone, write_experiment
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from tests.experiment.tiny import write_experiment
 
 LONG = """
@@ -104,7 +105,7 @@ def test_a_terminated_run_says_how_to_go_on(start, tmp_path):
     process = start(*words, pause="('l2p', 0, 1)")
     until_waiting(process)
     process.send_signal(signal.SIGTERM)
-    output, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 143, errors
     assert "Traceback" not in errors
     assert "1 of 2 runs are finished" in errors

@@ -49,7 +49,13 @@ def test_report(cpool, finished, tmp_path):
 def test_inspect(cpool, finished):
     done = cpool("inspect", finished / "checkpoints" / "l2p" / "seed0")
     assert done.exit_code == 0
-    for word in ("l2p (pool_size=4", "seed 0", "shared.0", "Branch pool: 4 slots", "task 0, task 1"):
+    for word in (
+        "l2p (pool_size=4",
+        "seed 0",
+        "shared.0",
+        "Branch pool: 4 slots",
+        "task 0, task 1",
+    ):
         assert word in done.stdout
     assert "SHA-256 checked" in done.stdout
     assert cpool("inspect", finished / "checkpoints" / "ncm" / "seed0").exit_code == 0

@@ -21,9 +21,6 @@ CELLS = [
     for row in ROWS
     if not refused(row, kind)
 ]
-# Promises that do not depend on the kind of backbone are checked on one of each family.
-SOME = [cell for cell in CELLS if cell.values[1] in ("vit", "bert", "llama")]
-
 # What these rows freeze at a boundary: without it the test would watch an empty set.
 FREEZES = {
     "l2p_growing": ("pool.blocks", "policy.keys"),
@@ -70,7 +67,7 @@ def test_a_prediction_is_the_same_alone_shuffled_and_in_a_padded_batch_of_128(ro
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-@pytest.mark.parametrize(("row", "kind"), SOME)
+@pytest.mark.parametrize(("row", "kind"), CELLS)
 def test_what_is_frozen_stays_bit_identical(row, kind, optimizer):
     """Fault 5: weight decay and momentum move parameters whose gradient is masked."""
     seen = trained(row, kind, optimizer)
@@ -82,7 +79,7 @@ def test_what_is_frozen_stays_bit_identical(row, kind, optimizer):
         assert any(part in name for name in seen.frozen[-1]), f"{row} freezes {part}"
 
 
-@pytest.mark.parametrize(("row", "kind"), SOME)
+@pytest.mark.parametrize(("row", "kind"), CELLS)
 def test_new_parameters_reach_the_optimiser_and_move(row, kind):
     """Fault 6: parameters made after the optimiser was built never train."""
     seen = trained(row, kind)
@@ -100,7 +97,7 @@ def _groups(learner):
     return make_optimizer(learner.model, learner.train).param_groups
 
 
-@pytest.mark.parametrize(("row", "kind"), SOME)
+@pytest.mark.parametrize(("row", "kind"), CELLS)
 def test_save_and_load_are_exact(row, kind, tmp_path):
     seen = trained(row, kind).learner
     seen.save(tmp_path)
@@ -115,7 +112,7 @@ def test_save_and_load_are_exact(row, kind, tmp_path):
     assert {n: p.requires_grad for n, p in nn.Module.named_parameters(loaded.model)} == frozen
 
 
-@pytest.mark.parametrize(("row", "kind"), SOME)
+@pytest.mark.parametrize(("row", "kind"), CELLS)
 def test_the_same_seed_gives_the_same_matrix_and_weights(row, kind):
     first, again = trained(row, kind), build(row, kind)
     torch.randn(5)  # the caller's random numbers must not matter
@@ -126,7 +123,7 @@ def test_the_same_seed_gives_the_same_matrix_and_weights(row, kind):
     assert all(torch.equal(there[name], here[name]) for name in here)
 
 
-@pytest.mark.parametrize(("row", "kind"), SOME)
+@pytest.mark.parametrize(("row", "kind"), CELLS)
 def test_without_the_task_nothing_of_the_task_can_leak(row, kind):
     """At test the task is None: a model moved to the state "in task t" predicts the same."""
     learner = trained(row, kind).learner
@@ -142,7 +139,7 @@ def test_without_the_task_nothing_of_the_task_can_leak(row, kind):
     assert torch.isfinite(plain).all(), "all seen classes compete"
 
 
-@pytest.mark.parametrize(("row", "kind"), SOME)
+@pytest.mark.parametrize(("row", "kind"), CELLS)
 def test_parameters_are_what_trains(row, kind):
     model = trained(row, kind).learner.model
     backbone = {id(p) for p in model.backbone.parameters()}

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from tests.experiment.tiny import write_backbone, write_experiment
 
 

@@ -6,7 +6,7 @@ import pytest
 import tomli_w
 
 from cpool.errors import ConfigError, CpoolError, UnknownNameError
-from cpool.experiment.config import read_experiment
+from cpool.experiment.reading import read_experiment
 from cpool.methods import METHODS
 
 BASE = '[stream]\nname = "split_digits"\n'

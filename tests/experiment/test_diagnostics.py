@@ -90,7 +90,7 @@ def test_inspect_finds_every_altered_file(learner, tmp_path):
 
 def test_inspect_of_a_folder_of_checkpoints_names_them(learner, tmp_path):
     learner.save(tmp_path / "l2p" / "seed0")
-    with pytest.raises(CheckpointError, match="Name one of .*seed0"):
+    with pytest.raises(CheckpointError, match=r"Name one of .*seed0"):
         inspect_checkpoint(tmp_path)
     with pytest.raises(CheckpointError, match="no such file"):
         inspect_checkpoint(tmp_path / "nothing")

@@ -4,14 +4,14 @@ import json
 
 import numpy as np
 import pytest
-from tests.experiment.tiny import write_experiment
 
 from cpool.errors import CheckpointError, ConfigError, CpoolError, DataError, PoolError
-from cpool.experiment.config import read_experiment
 from cpool.experiment.folder import RunFolder
 from cpool.experiment.parts import open_stream, package_folder
+from cpool.experiment.reading import read_experiment
 from cpool.experiment.runner import Runner
 from cpool.metrics import AccuracyMatrix
+from tests.experiment.tiny import write_experiment
 
 HEAD = '[backbone]\nname = "{backbone}"\n[stream]\n'
 DIGITS = HEAD + 'name = "split_digits"\ntasks = 2\n'
@@ -71,7 +71,7 @@ def test_forward_transfer_is_measured_on_domains_only(make):
     domain = run(make(text.replace("{}", "rotated_digits"), out="a"))["runs"][0]
     classes = run(make(text.replace("{}", "split_digits"), out="b"))["runs"][0]
     assert isinstance(domain["forward_transfer"], float)
-    assert None not in sum(domain["accuracy_matrix"], [])
+    assert all(None not in row for row in domain["accuracy_matrix"])
     assert classes["forward_transfer"] is None
 
 
@@ -141,7 +141,11 @@ def test_a_damaged_checkpoint_stops_the_resumed_run(make):
         ("backbone.layers=[99]", CpoolError, "the backbone of"),
         ("backbone.name=/no/such/folder", CpoolError, "/no/such/folder"),
         ("backbone.name=embeded", CpoolError, "Did you mean 'embedded'"),
-        ("backbone.name=package:no_such_package/x", CpoolError, "pip install --no-deps no-such-pac"),
+        (
+            "backbone.name=package:no_such_package/x",
+            CpoolError,
+            "pip install --no-deps no-such-pac",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(

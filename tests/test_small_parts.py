@@ -1,0 +1,212 @@
+"""Files, seeds, settings, progress, batches, optimisers: the small parts that others rely on."""
+
+import os
+import stat
+
+import numpy as np
+import pytest
+import torch
+
+from cpool import _io
+from cpool.data import PreparedCache, as_examples, batches, by_length, make_loader
+from cpool.errors import CheckpointError, ConfigError, DataError, nearest, unknown
+from cpool.meter import PeakMemory, flops_per_sample, stored_bytes, trained_parameters
+from cpool.methods import NCM, DualPrompt, FineTune, method_from
+from cpool.optimise import make_optimizer
+from cpool.progress import Progress
+from cpool.seeding import derive, seeded
+from cpool.settings import TrainSettings
+from tests import tiny
+from tests.common.tasks import build, stream, trained
+
+
+def test_a_file_is_old_or_new_and_never_half(tmp_path, monkeypatch):
+    path = tmp_path / "a" / "file.json"
+    _io.write_json(path, {"x": 1})
+
+    def broken(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", broken)
+    with pytest.raises(CheckpointError, match="nothing was changed"):
+        _io.write_json(path, {"x": 2})
+    assert _io.read_json(path) == {"x": 1}
+    assert [p.name for p in path.parent.iterdir()] == ["file.json"]
+
+
+def test_files_can_be_read_by_whoever_the_umask_allows(tmp_path):
+    _io.write_bytes(tmp_path / "x", b"1")
+    mode = stat.S_IMODE((tmp_path / "x").stat().st_mode)
+    assert mode == 0o666 & ~_io._UMASK
+
+
+def test_nan_is_not_json(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        _io.write_json(tmp_path / "x", float("nan"))
+
+
+def test_the_hash_of_tensors_sees_names_types_shapes_and_values():
+    base = {"a": torch.zeros(2, 3)}
+    others = [
+        {"b": torch.zeros(2, 3)},
+        {"a": torch.zeros(3, 2)},
+        {"a": torch.zeros(2, 3, dtype=torch.float64)},
+        {"a": torch.zeros(2, 3).index_fill(0, torch.tensor(0), 1e-30)},
+    ]
+    digests = {_io.sha256_of_tensors(t) for t in [base, *others]}
+    assert len(digests) == 5
+    assert _io.sha256_of_tensors({"a": torch.zeros(2, 3)}) in digests
+
+
+def test_seeded_work_repeats_and_leaves_the_callers_numbers_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    with seeded(1, "build"):
+        first = torch.rand(2)
+    assert torch.equal(torch.rand(3), expected)
+    with seeded(1, "build"):
+        assert torch.equal(torch.rand(2), first)
+    assert derive(1, 2) != derive(12)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"epochs": 0}, "epochs at least 1"),
+        ({"momentum": 1.0}, "momentum from 0"),
+        ({"learning_rate": 1.0}, "a training setting"),
+        ({"epoch": 1}, "Did you mean 'epochs'"),
+    ],
+)
+def test_settings_that_cannot_train(change, says):
+    with pytest.raises(ConfigError, match=says):
+        TrainSettings().but(**change)
+
+
+def test_the_nearest_name_is_offered():
+    assert nearest("Dual-Prompt", ["dualprompt", "l2p"]) == "dualprompt"
+    assert nearest("zzzz", ["dualprompt"]) is None
+    assert "Choose one" in str(unknown("method", "zzzz", ["l2p"]))
+    with pytest.raises(ConfigError, match="Did you mean 'top_k'"):
+        method_from("l2p", {"topk": 2})
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_the_optimiser_holds_exactly_what_trains(name):
+    model = trained("dualprompt", "vit").learner.model
+    optimizer = make_optimizer(model, TrainSettings(optimizer=name, weight_decay=0.25, lr=0.5))
+    held = {id(p) for g in optimizer.param_groups for p in g["params"]}
+    assert held == {id(p) for p in model.parameters()}
+    assert optimizer.param_groups[0]["weight_decay"] == 0.25
+    assert type(optimizer).__name__.lower() == name
+
+
+def test_cosine_ends_at_zero_and_clipping_limits_the_step():
+    run = build("linear_head", "vit", optimizer="sgd")
+    run.train = run.train.but(schedule="cosine", epochs=3, clip_norm=1e-6, momentum=0.0, lr=1.0)
+    run.fit_task(stream("vit")[0])
+    moved = run.model.head.biases[0].detach().norm()
+    steps = 3 * 2
+    assert 0 < moved <= 1e-6 * steps, "each step moves by at most lr · clip_norm"
+
+
+def test_without_a_terminal_progress_is_silent(capsys):
+    bars = Progress()
+    assert not bars.shown
+    assert list(bars.track(range(3), "work")) == [0, 1, 2]
+    bars.note("hello")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_on_a_terminal_bars_nest_and_go_away(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    bars = Progress()
+    assert bars.shown
+    for _ in bars.track(range(2), "outer"):
+        for _ in bars.track(range(2), "inner"):
+            bars.note("a line")
+    assert bars._bars is None
+
+
+def test_batches_in_order_and_shuffled_by_seed():
+    examples = stream("vit")[0].train
+    backbone = tiny.backbone("vit")
+    plain = [b["labels"].tolist() for b in batches(examples, backbone, 5)]
+    assert sum(plain, []) == examples.y.tolist()
+    assert [len(b) for b in plain] == [5, 5, 2]
+
+    def order(seed):
+        loader = make_loader(examples, backbone, 5, shuffle=True, seed=seed, inputs=False)
+        return [b["labels"].tolist() for b in loader]
+
+    assert order(1) == order(1)
+    assert order(1) != order(2)
+
+
+def test_prepared_images_are_kept_up_to_a_limit():
+    examples, backbone = stream("vit")[0].train, tiny.backbone("vit")
+    cache = PreparedCache()
+    first = cache.get(backbone, examples)
+    assert cache.get(backbone, examples) is first
+    assert torch.equal(first["pixel_values"], backbone.prepare(examples.x)["pixel_values"])
+    size = first["pixel_values"].numel() * 4
+    assert PreparedCache(size - 1).get(backbone, examples) is None
+    small = PreparedCache(size + 10)
+    small.get(backbone, examples)
+    small.get(backbone, stream("vit")[1].train)
+    assert len(small._kept) == 1
+    assert PreparedCache().get(tiny.backbone("bert"), stream("bert")[0].train) is None
+
+
+def test_texts_are_ordered_by_length_and_images_are_not():
+    texts = as_examples(["a long text", "a", "a text"])
+    assert by_length(texts).tolist() == [1, 2, 0]
+    assert by_length(stream("vit")[0].train).tolist() == list(range(12))
+
+
+def test_predictions_come_back_in_the_order_of_the_inputs():
+    run = build("ncm", "bert")
+    run.fit_task(stream("bert")[0])
+    x = stream("bert")[0].test.x
+    one_by_one = np.array([run.predict([text])[0] for text in x])
+    assert np.array_equal(run.predict(list(x)), one_by_one)
+
+
+def test_examples_of_the_same_inputs_have_the_same_source():
+    a, b = as_examples((["x", "y"], [0, 1])), as_examples(["x", "y"])
+    assert a.source == b.source
+    assert a.source != as_examples(["x", "z"]).source
+    assert as_examples(torch.zeros(2, 8, 8)).x.shape == (2, 8, 8)
+    with pytest.raises(DataError, match="whole numbers"):
+        as_examples((["x"], torch.tensor([0.5])))
+
+
+def test_costs_are_counted_not_guessed():
+    dual = DualPrompt(general_layers=(0,), expert_layers=(1, 2), general_length=2, expert_length=3)
+    model = dual.build(tiny.backbone("vit"))
+    model.begin_task([0, 1])
+    model.begin_task([2, 3, 4])
+    width = tiny.WIDTH
+    prompts = 2 * 2 * width + 2 * (4 * 3 * width)  # a general prefix, two experts of two layers
+    assert trained_parameters(model) == prompts + 2 * width + 5 * (width + 1)
+    assert stored_bytes(model) >= 4 * trained_parameters(model)
+    frozen_pass = NCM().build(tiny.backbone("vit"))
+    frozen_pass.begin_task([0])
+    batch = tiny.batch("vit", 3)
+    once, twice = flops_per_sample(frozen_pass, batch), None
+    model.prompter.branches["general"].pool.mark_trained(torch.tensor([[0]]))
+    model.prompter.branches["expert"].pool.mark_trained(torch.tensor([[0, 1]]))
+    twice = flops_per_sample(model, batch)
+    assert 2 * once <= twice < 2.5 * once, "a query pass and a prompted pass"
+    tuned = FineTune().build(tiny.backbone("vit"))
+    assert trained_parameters(tuned) == sum(p.numel() for p in tiny.backbone("vit").parameters())
+
+
+def test_peak_memory_sees_what_is_allocated():
+    meter = PeakMemory(torch.device("cpu"), seconds=0.005)
+    with meter.measure():
+        block = torch.ones(64 << 20, dtype=torch.uint8)
+        low = block.numel()
+    assert meter.peak is not None
+    assert meter.peak > low
