@@ -10,13 +10,13 @@ import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cpool.backbones import Backbone, Truncations
 from cpool.errors import DataError
 from cpool.streams import Examples
 
-__all__ = ["PreparedCache", "as_examples", "batches", "by_length", "make_loader"]
+__all__ = ["GroupedBatches", "PreparedCache", "as_examples", "batches", "by_length", "make_loader"]
 
 KEEP_BYTES = 1 << 30
 
@@ -107,6 +107,44 @@ def _bytes(batch: Mapping[str, Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in batch.values())
 
 
+class GroupedBatches(Sampler[list[int]]):
+    """Shuffled batches of texts of similar length: random, but with little padding.
+
+    Each pass shuffles all rows, sorts each stretch of `stretch` batches by length, cuts it into
+    batches and shuffles these. (The same idea as `group_by_length` of the transformers Trainer.)
+
+    Args:
+        lengths: of the texts, in characters.
+        batch_size: B.
+        generator: of the order.
+        stretch: batches that are sorted together; 1 is a plain shuffle.
+    """
+
+    def __init__(
+        self,
+        lengths: npt.NDArray[np.int64],
+        batch_size: int,
+        generator: torch.Generator,
+        stretch: int = 16,
+    ) -> None:
+        self.lengths, self.batch_size, self.drop_last = lengths, batch_size, False
+        self.generator, self.stretch = generator, stretch
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rows = torch.randperm(len(self.lengths), generator=self.generator).numpy()
+        size, cut = self.batch_size, self.batch_size * self.stretch
+        made: list[list[int]] = []
+        for start in range(0, len(rows), cut):
+            part = rows[start : start + cut]
+            part = part[np.argsort(self.lengths[part], kind="stable")]
+            made += [part[i : i + size].tolist() for i in range(0, len(part), size)]
+        for number in torch.randperm(len(made), generator=self.generator).tolist():
+            yield made[number]
+
+
 class _Rows(Dataset[int]):
     def __init__(self, n: int) -> None:
         self.n = n
@@ -136,7 +174,7 @@ def make_loader(
         examples: a split of a task.
         backbone: whose `prepare` makes the inputs.
         batch_size: B.
-        shuffle: a new order each pass, from `seed`.
+        shuffle: a new order each pass, from `seed`; texts of similar length share a batch.
         seed: of the order.
         query: query features of all examples, to go along as "query".
         inputs: False leaves the model inputs out, for methods that need the query only.
@@ -158,12 +196,13 @@ def make_loader(
         return {**batch, "labels": labels[index]}
 
     generator = torch.Generator().manual_seed(seed)
+    rows = _Rows(len(examples))
+    if shuffle and inputs and len(examples) and isinstance(examples.x[0], str):
+        lengths = np.array([len(text) for text in examples.x])
+        grouped = GroupedBatches(lengths, batch_size, generator)
+        return DataLoader(rows, batch_sampler=grouped, collate_fn=collate)
     return DataLoader(
-        _Rows(len(examples)),
-        batch_size=batch_size,
-        shuffle=shuffle,
-        generator=generator,
-        collate_fn=collate,
+        rows, batch_size=batch_size, shuffle=shuffle, generator=generator, collate_fn=collate
     )
 
 

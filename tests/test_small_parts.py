@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cpool import _io
-from cpool.data import PreparedCache, as_examples, batches, by_length, make_loader
+from cpool.data import GroupedBatches, PreparedCache, as_examples, batches, by_length, make_loader
 from cpool.errors import CheckpointError, ConfigError, DataError, nearest, unknown
 from cpool.meter import PeakMemory, flops_per_sample, stored_bytes, trained_parameters
 from cpool.methods import NCM, DualPrompt, FineTune, method_from
@@ -133,7 +133,7 @@ def test_batches_in_order_and_shuffled_by_seed():
     examples = stream("vit")[0].train
     backbone = tiny.backbone("vit")
     plain = [b["labels"].tolist() for b in batches(examples, backbone, 5)]
-    assert sum(plain, []) == examples.y.tolist()
+    assert [label for batch in plain for label in batch] == examples.y.tolist()
     assert [len(b) for b in plain] == [5, 5, 2]
 
     def order(seed):
@@ -210,3 +210,19 @@ def test_peak_memory_sees_what_is_allocated():
         low = block.numel()
     assert meter.peak is not None
     assert meter.peak > low
+
+
+def test_grouped_batches_hold_every_row_once_at_random_with_little_padding():
+    lengths = np.random.default_rng(0).integers(1, 100, 1000)
+    sampler = GroupedBatches(lengths, 10, torch.Generator().manual_seed(0), stretch=20)
+    first, second = list(sampler), list(sampler)
+    for made in (first, second):
+        assert sorted(row for batch in made for row in batch) == list(range(1000))
+        assert len(made) == len(sampler) == 100
+    assert first != second
+    again = GroupedBatches(lengths, 10, torch.Generator().manual_seed(0), stretch=20)
+    assert list(again) == first
+    padded = sum(len(batch) * lengths[batch].max() for batch in first)
+    assert padded < 1.1 * lengths.sum(), "a plain shuffle pads to 1.8 times"
+    order = [lengths[batch].mean() for batch in first]
+    assert abs(np.corrcoef(order, range(100))[0, 1]) < 0.4, "short texts do not come first"

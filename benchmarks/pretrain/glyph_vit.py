@@ -43,7 +43,7 @@ class Recipe:
     """What determines the weights."""
 
     seed: int = 0
-    steps: int = 7000
+    steps: int = 8000
     batch: int = 64
     rate: float = 1e-3
     warmup: int = 60
