@@ -1,6 +1,6 @@
 """Time `import cpool` after `import torch`, each in a new process.
 
-    python benchmarks/speed/imports.py [--rounds 5]
+python benchmarks/speed/imports.py [--rounds 5]
 """
 
 import argparse

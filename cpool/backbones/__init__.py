@@ -5,4 +5,11 @@ from cpool.backbones.families import BACKBONES
 from cpool.backbones.loading import load_backbone, wrap_model
 from cpool.backbones.text import Truncations, TruncationWarning
 
-__all__ = ["BACKBONES", "Backbone", "TruncationWarning", "Truncations", "load_backbone", "wrap_model"]
+__all__ = [
+    "BACKBONES",
+    "Backbone",
+    "TruncationWarning",
+    "Truncations",
+    "load_backbone",
+    "wrap_model",
+]

@@ -14,7 +14,7 @@ from transformers import ViTModel
 from benchmarks.pretrain import augment, digits, glyph_vit, glyphs
 
 FOLDER = Path(__file__).resolve().parents[2] / "cpool" / "assets" / "glyph-vit"
-PLAIN_LOOKALIKES = "OoQDCcIiJjlL|!SsZzBbGgqpaYy79?&ΟοΘθІіЅѕЗзЭэЧчБбОоՕօ∞°○●◯∣ß§Øø/\\()[]{}"
+PLAIN_LOOKALIKES = "GOoQDCceIiJjlL|!SsZzBbGgqpaYy79?&ΟοΘθІіЅѕЗзЭэЧчБбОоՕօ∞°○●◯◦•∣ß§Øø/\\()[]{}"
 
 
 @pytest.fixture(scope="module")
