@@ -2,8 +2,8 @@
 
 The frozen model gives the same query for the same view of a sample for ever, so a run needs one
 pass a sample, not one a step. An entry is found by the fingerprint of the backbone and its query
-choice, the name of the transform, the source of the data and the sample id: what changes one of
-these finds nothing old.
+choice, the fingerprint of its processor, the name of the transform, the source of the data and the
+sample id: what changes one of these finds nothing old.
 """
 
 import json
@@ -72,7 +72,7 @@ class QueryCache:
         """Return the query features of samples, computing only those that are missing.
 
         Args:
-            backbone: the model; its fingerprint and query choice are part of the key.
+            backbone: the model; its fingerprints and query choice are part of the key.
             source: fingerprint of the data that the ids number.
             ids: sample ids [n], a tensor or array of whole numbers, in any order, repeated or not.
             compute: gets positions in `ids` [m], returns their features [m Q].
@@ -112,6 +112,7 @@ class QueryCache:
         described = {
             "backbone": backbone.fingerprint,
             "query": [backbone.pooling, backbone.normalize, list(backbone.layers)],
+            "processor": backbone.transform_fingerprint,
             "transform": transform,
             "source": source,
             "dtype": str(self.dtype).removeprefix("torch."),

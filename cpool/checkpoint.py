@@ -5,6 +5,7 @@ what is frozen is written once, and a process killed at any moment leaves the ol
 all the files that it names.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,15 @@ from cpool._version import __version__
 from cpool.errors import CheckpointError
 from cpool.model import PromptedModel
 
-__all__ = ["MANIFEST", "SCHEMA", "load_state", "read_manifest", "save_state"]
+__all__ = [
+    "MANIFEST",
+    "SCHEMA",
+    "describe_method",
+    "load_state",
+    "read_file",
+    "read_manifest",
+    "save_state",
+]
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
@@ -34,6 +43,7 @@ def save_state(model: PromptedModel, folder: Path | str, extra: Mapping[str, Any
         CheckpointError: the folder cannot be written; the old checkpoint is still whole.
     """
     folder = Path(folder)
+    old = _files_of(folder)
     files: dict[str, dict[str, Any]] = {}
     for part, tensors in _parts(model).items():
         data = save_bytes(tensors)
@@ -42,21 +52,42 @@ def save_state(model: PromptedModel, folder: Path | str, extra: Mapping[str, Any
         if not (folder / name).is_file() or (folder / name).stat().st_size != len(data):
             write_bytes(folder / name, data)
         files[name] = {"part": part, "sha256": digest, "bytes": len(data)}
-    method = model.method
     manifest = {
         "schema": SCHEMA,
         "cpool": __version__,
-        "method": method and {"name": method.name, "hyper_parameters": method.hyper_parameters()},
+        "method": model.method and describe_method(model.method),
         "backbone": model.backbone.spec(),
         "layout": model.layout(),
         "files": files,
         **extra,
     }
-    write_json(folder / MANIFEST, manifest)
-    for path in folder.glob("*.safetensors"):
-        if path.name not in files:
-            path.unlink(missing_ok=True)
+    write_json(folder / MANIFEST, {**manifest, "sha256": _digest(manifest)})
+    # Only what this checkpoint itself wrote before: the folder may hold other people's files.
+    for name in old - files.keys():
+        (folder / name).unlink(missing_ok=True)
     return folder / MANIFEST
+
+
+def describe_method(method: Any) -> dict[str, Any]:
+    """Return name and hyper-parameters of a method as JSON values."""
+    described: dict[str, Any] = json.loads(
+        json.dumps({"name": method.name, "hyper_parameters": method.hyper_parameters()})
+    )
+    return described
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the manifest's content, its own entry left out."""
+    content = {key: value for key, value in manifest.items() if key != "sha256"}
+    return sha256_of_bytes(json.dumps(content, sort_keys=True).encode())
+
+
+def _files_of(folder: Path) -> set[str]:
+    """Return the files that the checkpoint in `folder` names; none if it cannot be read."""
+    try:
+        return {Path(name).name for name in read_manifest(folder)["files"]}
+    except CheckpointError:
+        return set()
 
 
 def read_manifest(folder: Path | str) -> dict[str, Any]:
@@ -82,6 +113,12 @@ def read_manifest(folder: Path | str) -> dict[str, Any]:
             got=f"schema {schema!r} in {path}",
             remedy="Install a newer cpool." if newer else "Restore the file from a copy.",
         )
+    if manifest.get("sha256") != _digest(manifest):
+        raise CheckpointError(
+            expected=f"{path} as it was written",
+            got="another content than its SHA-256 says",
+            remedy="The file was altered: restore it from a copy, or train anew.",
+        )
     return manifest
 
 
@@ -97,7 +134,7 @@ def load_state(model: PromptedModel, folder: Path | str) -> dict[str, Any]:
     check_backbone(manifest, model)
     state: dict[str, Tensor] = {}
     for name, entry in manifest["files"].items():
-        state.update(_read(folder / name, entry))
+        state.update(read_file(folder / name, entry))
     try:
         model.restore(manifest["layout"])
         model.load_state_dict(state)
@@ -113,7 +150,7 @@ def load_state(model: PromptedModel, folder: Path | str) -> dict[str, Any]:
 def check_backbone(manifest: Mapping[str, Any], model: PromptedModel) -> None:
     """Refuse a checkpoint of another backbone, naming both."""
     then, now = manifest["backbone"], model.backbone.spec()
-    keys = ("fingerprint", "pooling", "normalize", "layers")
+    keys = ("fingerprint", "transform", "pooling", "normalize", "layers")
     if any(then.get(key) != _plain(now.get(key)) for key in keys):
         raise CheckpointError(
             expected=f"the backbone of the checkpoint, {_describe(then)}",
@@ -134,7 +171,12 @@ def _describe(spec: Mapping[str, Any]) -> str:
     )
 
 
-def _read(path: Path, entry: Mapping[str, Any]) -> dict[str, Tensor]:
+def read_file(path: Path, entry: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Read one file of a checkpoint, checked against its entry in the manifest.
+
+    Raises:
+        CheckpointError: the file is missing, or differs by as little as a byte.
+    """
     data = path.read_bytes() if path.is_file() else b""
     digest = sha256_of_bytes(data)
     if digest != entry["sha256"]:

@@ -3,6 +3,7 @@
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,10 @@ def as_examples(data: Any) -> Examples:
 
     Samples are numbered in their order, under a source that is the SHA-256 of the inputs, so that
     cached features can be found again and never be mistaken for those of other data.
+
+    Raises:
+        DataError: a single text; labels that are not whole numbers; an input that is no text,
+            array, PIL image or path; a file that cannot be read.
 
     >>> len(as_examples((["a text", "another"], [0, 1])))
     2
@@ -68,11 +73,43 @@ def _whole(y: Any) -> np.ndarray:
 
 
 def _digest(x: Any) -> str:
-    digest = hashlib.sha256()
-    for item in [x] if isinstance(x, np.ndarray) and x.dtype != object else x:
-        data = item.encode() if isinstance(item, str) else np.ascontiguousarray(item).tobytes()
-        digest.update(len(data).to_bytes(8, "little") + data)
+    # A whole array numbers its rows, a list its items, so that the two must never be confused.
+    whole = isinstance(x, np.ndarray) and not x.dtype.hasobject
+    digest = hashlib.sha256(b"array" if whole else b"items")
+    for item in [x] if whole else x:
+        tag, data = _content(item)
+        digest.update(f"{tag} {len(data)} ".encode())
+        digest.update(data)
     return digest.hexdigest()
+
+
+def _content(item: Any) -> tuple[str, bytes]:
+    """Return what kind of input this is, with the shape of arrays, and its bytes."""
+    if isinstance(item, str):
+        return "text", item.encode()
+    if isinstance(item, Path):
+        return "file", _bytes_of(item)
+    if hasattr(item, "getbands"):  # PIL, without importing it; pixels as a backbone sees them
+        item = np.asarray(item if item.mode in ("L", "RGB") else item.convert("RGB"))
+    item = item.numpy(force=True) if isinstance(item, Tensor) else item
+    if not isinstance(item, np.ndarray) or item.dtype.hasobject:
+        raise DataError(
+            expected="texts, arrays, PIL images or paths",
+            got="an array of objects" if isinstance(item, np.ndarray) else type(item).__name__,
+            remedy="Turn each input into one of these: numpy.asarray(…), str(…) or Path(…).",
+        )
+    return f"array {item.dtype.str} {item.shape}", item.tobytes()
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            expected="an image file that can be read",
+            got=f"{path}: {error.strerror}",
+            remedy="Check or drop the file.",
+        ) from error
 
 
 class PreparedCache:
@@ -85,14 +122,14 @@ class PreparedCache:
 
     def __init__(self, keep_bytes: int = KEEP_BYTES) -> None:
         self.keep_bytes = keep_bytes
-        self._kept: OrderedDict[tuple[str, str, str], dict[str, Tensor]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, ...], dict[str, Tensor]] = OrderedDict()
 
     def get(self, backbone: Backbone, examples: Examples) -> dict[str, Tensor] | None:
         """Return all prepared inputs of `examples`, or None when they are too large or text."""
         if backbone.kind != "vision" or not len(examples):
             return None
         ids = hashlib.sha256(examples.ids.tobytes()).hexdigest()
-        key = (backbone.fingerprint, examples.source, ids)
+        key = (backbone.fingerprint, backbone.transform_fingerprint, examples.source, ids)
         if key not in self._kept:
             one = backbone.prepare(examples.take(np.arange(1)).x)
             if _bytes(one) * len(examples) > self.keep_bytes:

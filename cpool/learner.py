@@ -13,8 +13,15 @@ from torch.utils.data import DataLoader
 
 from cpool.backbones import Truncations
 from cpool.cache import QueryCache
-from cpool.checkpoint import MANIFEST, load_state, read_manifest, save_state
+from cpool.checkpoint import (
+    MANIFEST,
+    describe_method,
+    load_state,
+    read_manifest,
+    save_state,
+)
 from cpool.data import PreparedCache, as_examples, by_length, make_loader
+from cpool.device import make_accelerator
 from cpool.errors import CheckpointError, ConfigError, DataError, StateError
 from cpool.metrics import AccuracyMatrix
 from cpool.model import PromptedModel
@@ -56,7 +63,7 @@ class Learner:
         prepared: prepared images; likewise.
         accelerator: an `accelerate.Accelerator`; made from `device` and `precision` when None.
         device: "cpu", "cuda", …; what accelerate finds by default.
-        precision: "no", "bf16" or "fp16" mixed precision.
+        precision: "no" or "bf16" mixed precision.
         quiet: show no progress; without a terminal there is none anyway.
         **changes: single training settings, such as `lr=0.01`.
 
@@ -89,7 +96,7 @@ class Learner:
         self.train = base.but(**changes)
         self.model, self.seed = model, seed
         model.mask = self.train.mask
-        self.accelerator = accelerator or _accelerator(device, precision)
+        self.accelerator = accelerator or make_accelerator(device, precision)
         # accelerate picks one device a process; a device that was named is used as it is.
         self.device = torch.device(device or self.accelerator.device)
         self.cache = cache if cache is not None else QueryCache()
@@ -101,6 +108,7 @@ class Learner:
         self.predict_seconds: float | None = None
         self.usage: dict[str, list[list[int]]] = {}
         self.losses: list[list[float]] = []
+        self.stream: dict[str, Any] | None = None
         model.to(self.device)
 
     @property
@@ -126,12 +134,25 @@ class Learner:
         if isinstance(data, Task):
             classes = sorted(data.classes)
         index = len(self.done)
+        if len(self.model.tasks) != index:
+            raise StateError(
+                expected=f"a model that has finished {index} tasks",
+                got=f"{len(self.model.tasks)} begun: the last one was interrupted",
+                remedy="Load the checkpoint from before it; half a task cannot be gone on with.",
+            )
         started = time.perf_counter()
         with seeded(self.seed, "task", index), Truncations().once():
             self._check_trainable(classes, name)
             self.model.begin_task(classes)
             self.model.to(self.device)
-            if next(self.model.parameters(), None) is not None:
+            trains = next(self.model.parameters(), None) is not None
+            if not trains and not self.model.head.fits:
+                raise StateError(
+                    expected="something that trains in this task",
+                    got=f"nothing in {name!r}: all of it was frozen by earlier tasks",
+                    remedy="Set freeze_old=False where the same classes come again.",
+                )
+            if trains:
                 self.losses.append(self._optimise(examples, index, name))
             self.model.end_task(
                 self._loader(examples, shuffle=True, seed=derive(self.seed, "end", index))
@@ -270,9 +291,25 @@ class Learner:
             self.resume(folder)
         if self.matrix is None:
             self.matrix = AccuracyMatrix(len(stream))
+        self._check_stream(stream)
         with Truncations().once():
             self._run(stream, folder)
         return self.matrix
+
+    def _check_stream(self, stream: Stream) -> None:
+        """Refuse to go on with another stream than the one that was begun."""
+        now = {
+            "name": stream.name,
+            "fingerprint": stream.fingerprint,
+            "tasks": [list(task.classes) for task in stream],
+        }
+        if self.stream is not None and self.stream != now:
+            raise CheckpointError(
+                expected=f"the stream that was begun, {_say_stream(self.stream)}",
+                got=_say_stream(now),
+                remedy="Use the same data, seed and number of tasks, or choose another folder.",
+            )
+        self.stream = now
 
     def _run(self, stream: Stream, folder: Path | str | None) -> None:
         if self.model.method is not None and self.model.method.joint:
@@ -319,6 +356,7 @@ class Learner:
                 "predict_seconds": self.predict_seconds,
                 "usage": self.usage,
                 "losses": self.losses,
+                "stream": self.stream,
             },
         }
         return save_state(self.model, folder, extra)
@@ -329,19 +367,29 @@ class Learner:
         Raises:
             CheckpointError: the checkpoint is damaged, or was made with other settings.
         """
+        if self.done:
+            raise StateError(
+                expected="a new learner to resume into",
+                got=f"one that has learned {len(self.done)} tasks",
+                remedy="Build the model again, make a new Learner, and resume that.",
+            )
         manifest = read_manifest(folder)
         state = manifest["learner"]
-        then, now = (manifest["train"], state["seed"]), (self.train.__dict__, self.seed)
+        method = self.model.method and describe_method(self.model.method)
+        then = {**manifest["train"], "seed": state["seed"], "method": manifest["method"]}
+        now = {**self.train.__dict__, "seed": self.seed, "method": method}
         if then != now:
+            differ = sorted(key for key in now if then.get(key) != now[key])
             raise CheckpointError(
-                expected=f"the training settings and seed of the checkpoint, {then}",
-                got=f"{now}",
-                remedy="Resume with the same settings, or choose another folder.",
+                expected="the settings of the checkpoint: "
+                + ", ".join(f"{key}={then.get(key)}" for key in differ),
+                got=", ".join(f"{key}={now[key]}" for key in differ),
+                remedy="Resume with the same method, training settings and seed.",
             )
         load_state(self.model, folder)
         self.model.to(self.device)
         self.done, self.usage = list(state["done"]), state["usage"]
-        self.losses = state["losses"]
+        self.losses, self.stream = state["losses"], state["stream"]
         self.train_seconds, self.predict_seconds = state["train_seconds"], state["predict_seconds"]
         self.matrix = state["matrix"] and AccuracyMatrix.from_json(state["matrix"])
         return self
@@ -376,8 +424,12 @@ class Learner:
 
     # Inside
 
-    def queries(self, examples: Examples) -> Float[Tensor, "n Q"]:
-        """Return the query features of all examples, each computed once."""
+    def queries(self, examples: Examples, *, cached: bool = True) -> Float[Tensor, "n Q"]:
+        """Return the query features of all examples, each computed once (or anew).
+
+        They are read from whole texts, also where the prompted pass has to cut a text to leave
+        room for its prompts: a query is the same in training and at test.
+        """
         backbone = self.model.backbone
 
         def compute(positions: np.ndarray) -> Tensor:
@@ -387,13 +439,15 @@ class Learner:
             rows = [backbone.query(batch).float().cpu() for batch in loader]
             return torch.cat(rows)[np.argsort(order)]
 
+        if not cached:
+            return compute(np.arange(len(examples)))
         return self.cache.lookup(backbone, examples.source, examples.ids, compute)
 
     def _loader(
         self, examples: Examples, *, shuffle: bool = False, seed: int = 0, cached: bool = True
     ) -> DataLoader[Any]:
         model = self.model
-        query = self.queries(examples) if cached and model.needs_query else None
+        query = self.queries(examples, cached=cached) if model.needs_query else None
         return make_loader(
             examples,
             model.backbone,
@@ -423,16 +477,5 @@ class Learner:
         return room
 
 
-def _accelerator(device: str | torch.device | None, precision: str) -> Any:
-    from accelerate import Accelerator
-
-    cpu = device is not None and torch.device(device).type == "cpu"
-    try:
-        return Accelerator(cpu=cpu, mixed_precision=precision)
-    except ValueError as error:
-        # accelerate keeps one state a process, and refuses a second one that differs.
-        raise ConfigError(
-            expected='precision "no", "bf16" or "fp16", one device and one precision a process',
-            got=f"device={device!r}, precision={precision!r}: {error}",
-            remedy="Use the same in all learners of the process, or pass accelerator=….",
-        ) from error
+def _say_stream(stream: dict[str, Any]) -> str:
+    return f"{stream['name']} ({stream['fingerprint'][:12]}, tasks {stream['tasks']})"

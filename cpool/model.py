@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from cpool.backbones import Backbone
 from cpool.errors import BackboneError, DataError, StateError
-from cpool.heads import Head
+from cpool.heads import Head, check_finite
 from cpool.inject import encode
+from cpool.inject.prefix import attention_layers
 from cpool.prompter import Prompter, Prompts
 from cpool.readout import Readout, read, reads_final, resolve_readout
 from cpool.selection import Selection
@@ -112,8 +113,17 @@ class PromptedModel(nn.Module):
                 yield name, parameter
 
     def _apply(self, fn: Any, recurse: bool = True) -> "PromptedModel":
-        self.backbone._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        # The backbone is shared: it follows to a device, and keeps its own precision. So do
+        # float64 statistics, which another precision would spoil for ever.
+        device = fn(torch.empty(0, device=self.backbone.device)).device
+        if device != self.backbone.device:
+            self.backbone.to(device)
+
+        def keep(tensor: Tensor) -> Tensor:
+            result: Tensor = tensor.to(device) if tensor.dtype == torch.float64 else fn(tensor)
+            return result
+
+        super()._apply(keep, recurse)  # type: ignore[no-untyped-call]
         return self
 
     def begin_task(self, classes: Sequence[int], task: int | None = None) -> int:
@@ -191,9 +201,15 @@ class PromptedModel(nn.Module):
         losses: dict[str, Tensor] = {}
         loss = None
         if "labels" in batch:
-            target = self.head.columns(self._on_device(batch["labels"]))
+            target = self.head.columns(_labels(self._on_device(batch["labels"])))
             competing = logits.float()
             if allowed is not None and (not self.training or self.mask == "task"):
+                if not bool(allowed[target].all()):
+                    raise DataError(
+                        expected=f"labels of task {task}, {list(self.tasks[task or 0])}",
+                        got="labels of other tasks",
+                        remedy="Train with mask='seen' to mix tasks in a batch.",
+                    )
                 competing = competing.masked_fill(~allowed, -torch.inf)
             losses["cross_entropy"] = F.cross_entropy(competing, target)
             if prompts is not None:
@@ -229,6 +245,7 @@ class PromptedModel(nn.Module):
                 got=f"{tuple(query.shape)}",
                 remedy="Compute it with backbone.query(batch) of the same backbone.",
             )
+        check_finite(query)
         return query
 
     def _features(
@@ -282,6 +299,16 @@ class PromptedModel(nn.Module):
         self.eval()
 
 
+def _labels(labels: Tensor) -> Tensor:
+    if labels.ndim != 1 or labels.is_floating_point():
+        raise DataError(
+            expected='batch["labels"] of whole numbers, [B]',
+            got=f"{labels.dtype} {tuple(labels.shape)}",
+            remedy="Pass the class of each sample as an int64 tensor.",
+        )
+    return labels
+
+
 def _need_task(begun: bool) -> None:
     if not begun:
         raise StateError(
@@ -302,3 +329,5 @@ def _check_layers(backbone: Backbone, prompter: Prompter | None) -> None:
                 got=f"layers {wrong} in branch {branch.name!r}",
                 remedy="Choose layers that the model has.",
             )
+        if layers:
+            attention_layers(backbone)  # refuses models whose attention cannot be reached

@@ -75,7 +75,8 @@ class Branch(nn.Module):
         pool: the values.
         policy: the keys.
         site: where the prompts go.
-        start: slots made before the first task, shared by all tasks and never frozen.
+        start: slots made before the first task, shared by all tasks and never frozen; a branch has
+            either these or slots of each task.
         per_task: slots made at the start of each task; all older ones are frozen then.
         init_next: makes the initialiser of a later task's slots from the pool, such as
             `lambda pool: from_slot(pool, -1)`; the pool's own one by default.
@@ -101,11 +102,14 @@ class Branch(nn.Module):
                 got=f"{pool.sites}",
                 remedy="Make the pool with PromptPool(sites=site.sites, …).",
             )
-        if start + per_task < 1:
+        if (start >= 1) == (per_task >= 1):
+            # Keys and prompts freeze together, so shared slots get a branch of their own.
             raise PoolError(
-                expected="start or per_task of at least 1",
-                got="a pool of 0 slots",
-                remedy="Say how many slots there are at the start, or are added each task.",
+                expected="either start or per_task of at least 1",
+                got=f"start={start}, per_task={per_task}"
+                + (": a pool of 0 slots" if start + per_task < 1 else ""),
+                remedy="Say how many slots there are at the start, or are added each task; for "
+                "both, make two branches.",
             )
         self.name, self.site = name, site
         self.pool, self.policy = pool, policy
@@ -197,7 +201,8 @@ class Prompter(nn.Module):
         """How many positions the prompts take: tokens at the embedding plus the longest prefix."""
         tokens, layers = 0, Counter[int]()
         for branch in self:
-            length = branch.policy.chosen() * branch.pool.length
+            slots = max(len(branch.pool), branch.start + branch.per_task)
+            length = branch.policy.chosen(slots) * branch.pool.length
             if isinstance(branch.site, EmbeddingSite):
                 tokens += length
             else:

@@ -29,6 +29,12 @@ def solve_primal(
         if int(info) == 0:
             return torch.cholesky_solve(cross, factor)
         jitter = max(jitter * 10, scale * 1e-14)
+        if not jitter < 1e6 * scale + ridge:
+            raise DataError(
+                expected="features whose Gram matrix can be factored",
+                got=f"a matrix of mean diagonal {scale:.3g} that cannot",
+                remedy="Scale or normalise the features (normalize=True of the backbone).",
+            )
 
 
 def solve_dual(
@@ -149,6 +155,7 @@ class RidgeHead(Head):
         check_finite(features)
         columns, n = self.columns(labels), len(self.classes)
         rows = self.expand(features).to(self.get_buffer("rows").dtype)
+        check_finite(rows)  # large features may overflow in the projection
         targets = torch.nn.functional.one_hot(columns, n).to(rows)
         if self.ridge == "auto":
             ridge, _ = choose_ridge(rows, targets)
@@ -183,11 +190,10 @@ class RidgeHead(Head):
         self.weight = weight.float()
 
     def forward(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "B C"]:
-        """Return `Z W`; −inf for every class when nothing was fitted yet."""
-        weight = self.get_buffer("weight")
-        if not weight.shape[1]:
-            return features.new_full((len(features), len(self.classes)), -math.inf)
-        return self.expand(features) @ weight
+        """Return `Z W`; −inf for a class without samples."""
+        logits = self.expand(features) @ self.get_buffer("weight")
+        absent = ~self.get_buffer("cross").any(dim=0)
+        return logits.masked_fill(absent, -math.inf)
 
     def layout(self) -> dict[str, Any]:
         """Return the classes, and how many rows are kept."""

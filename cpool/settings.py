@@ -1,11 +1,30 @@
 """How a method is trained: plain settings, no logic."""
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from cpool.errors import ConfigError, nearest
 
-__all__ = ["TrainSettings"]
+__all__ = ["TrainSettings", "is_number", "is_whole"]
+
+
+def is_whole(value: object) -> bool:
+    """Tell whether `value` is a whole number; a truth value is none.
+
+    >>> is_whole(3), is_whole(3.0), is_whole(True)
+    (True, False, False)
+    """
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    """Tell whether `value` is a finite number.
+
+    >>> is_number(3), is_number(0.5), is_number(float("nan")), is_number("0.5")
+    (True, True, False, False)
+    """
+    return is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 @dataclass(frozen=True)
@@ -39,6 +58,10 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot train."""
+        for key in ("epochs", "batch_size"):
+            self._need(is_whole(getattr(self, key)), key, "as a whole number")
+        for key in ("lr", "weight_decay", "momentum", "clip_norm"):
+            self._need(is_number(getattr(self, key)), key, "as a finite number")
         self._need(self.epochs >= 1, "epochs", "at least 1")
         self._need(self.batch_size >= 1, "batch_size", "at least 1")
         self._need(self.lr > 0, "lr", "above 0")

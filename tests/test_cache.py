@@ -102,6 +102,20 @@ def test_whatever_differs_is_computed_anew(make: Callable[..., QueryCache]) -> N
     assert ask(cache, ids, backbone=vit) == []
 
 
+def test_a_changed_processor_is_computed_anew(make: Callable[..., QueryCache]) -> None:
+    cache, ids, vit = make(), [1, 2], tiny.KINDS["vit"]()
+    other = wrap_model(vit.model, tiny.image_processor())
+    other.processor.image_mean = [0.1, 0.2, 0.3]
+    assert other.fingerprint == vit.fingerprint
+    for backbone in (vit, other):
+        assert ask(cache, ids, backbone=backbone) == ids
+        assert ask(cache, ids, backbone=backbone) == []
+    vit.processor.image_mean = [0.1, 0.2, 0.3]  # after loading: now the same as the other
+    assert ask(cache, ids, backbone=vit) == []
+    vit.processor.size = {"height": 8, "width": 8}
+    assert ask(cache, ids, backbone=vit) == ids
+
+
 def test_the_real_thing(make: Callable[..., QueryCache]) -> None:
     backbone, batch = tiny.backbone("bert"), tiny.batch("bert", 8)
     cache, ids = make(), np.arange(100, 108)

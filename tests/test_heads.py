@@ -194,3 +194,10 @@ def test_the_projection_comes_from_a_seed_and_is_not_stored():
 def test_bad_settings_of_ridge(options):
     with pytest.raises(ConfigError):
         RidgeHead(4, **options)
+
+
+def test_features_that_overflow_in_the_projection_are_refused_and_do_not_hang():
+    head = RidgeHead(4, projection=9, seed=0)
+    head.begin_task([0, 1])
+    with pytest.raises(DataError, match="NaN or infinity"):
+        head.fit(torch.full((6, 4), 3e38), torch.arange(6) % 2)

@@ -131,7 +131,8 @@ def test_a_disabled_slot_is_never_used_again():
 
 
 BAD = {
-    "unknown precision": (lambda: learner(precision="int3"), "one precision a process"),
+    "unknown device": (lambda: learner(device="gpu"), "a device of this machine"),
+    "unknown precision": (lambda: learner(precision="fp16"), 'precision "no" or "bf16"'),
     "no data": (lambda: learner().fit_task(([], [])), "at least one training sample"),
     "one class": (
         lambda: learner(L2P(pool_size=4, top_k=2)).fit_task((tiny.raw("vit", 4), [0] * 4)),
@@ -236,12 +237,57 @@ def test_ten_lines_with_a_loop_of_ones_own():
     assert sorted(model.classes) == list(range(CLASSES))
 
 
-def test_mixed_precision_and_moves_keep_working():
-    run = build("dualprompt", "vit")
+def test_mixed_precision_trains_and_predicts_nearly_the_same():
+    plain, mixed = build("dualprompt", "vit"), build("dualprompt", "vit")
+    plain.fit_task(stream("vit")[0])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        run.fit_task(stream("vit")[0])
-    run.model.to("cpu").double().float()
-    assert run.evaluate(stream("vit")[:1])[0] >= 0
+        mixed.fit_task(stream("vit")[0])
+    before, after = plain.model.state_dict(), mixed.model.state_dict()
+    moved = [name for name in before if not torch.equal(before[name], after[name])]
+    assert any("pool.blocks" in name for name in moved), "autocast changed the last bits"
+    for name in before:
+        assert torch.allclose(before[name].float(), after[name].float(), atol=0.05), name
+
+
+def test_a_model_moves_and_the_shared_backbone_keeps_its_precision():
+    run = build("ranpac", "vit")
+    run.fit_task(stream("vit")[0])
+    before, mark = VIT.dtype, VIT.fingerprint
+    rows = run.model.head.rows.clone()
+    run.model.to(torch.bfloat16).to("cpu").float()
+    assert (VIT.dtype, VIT.fingerprint) == (before, mark)
+    assert torch.equal(run.model.head.rows, rows), "float64 statistics are exact for ever"
+
+
+def test_labels_of_another_task_or_type_and_queries_that_are_not_finite():
+    model = LinearHead().build(VIT)
+    model.begin_task([0, 1])
+    model.begin_task([2, 3])
+    batch = tiny.batch("vit", 2)
+    with pytest.raises(DataError, match="labels of other tasks"):
+        model({**batch, "labels": torch.tensor([0, 2])}, task=1)
+    with pytest.raises(DataError, match="whole numbers"):
+        model({**batch, "labels": torch.tensor([2.0, 3.0])}, task=1)
+    with pytest.raises(DataError, match="NaN or infinity"):
+        model({**batch, "query": torch.full((2, 32), np.nan)})
+    model.mask = "seen"
+    assert torch.isfinite(model({**batch, "labels": torch.tensor([0, 2])}, task=1).loss)
+
+
+def test_a_task_in_which_nothing_trains_is_refused():
+    y = np.tile(np.arange(2), 6)
+    domains = [(tiny.raw("vit", 12, s), y, tiny.raw("vit", 12, s + 9), y) for s in range(2)]
+    made = domain_incremental(domains, validation=0)
+    with pytest.raises(StateError, match="nothing in"):
+        learner(LinearHead(freeze_old=True)).run(made)
+
+
+def test_room_for_prompts_is_known_before_the_first_task():
+    method = DualPrompt(general_layers=(0,), expert_layers=(1,), general_length=9, expert_length=3)
+    model = method.build(tiny.backbone("gpt2"))
+    assert model.prompter.room == 9
+    model.begin_task([0, 1])
+    assert model.prompter.room == 9
 
 
 def test_long_texts_give_one_warning_with_their_number_in_a_whole_run():
@@ -263,3 +309,33 @@ def test_a_loop_of_ones_own_gets_one_warning_a_pass():
     with pytest.warns(TruncationWarning, match="2 texts") as caught:
         assert len(list(cpool.batches(examples, tiny.backbone("bert"), 1))) == 4
     assert len(caught) == 1
+
+
+def test_an_interrupted_task_says_what_to_do():
+    run = build("l2p", "vit")
+    step = run._optimise
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    run._optimise = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        run.fit_task(stream("vit")[0])
+    run._optimise = step
+    with pytest.raises(StateError, match="the last one was interrupted"):
+        run.fit_task(stream("vit")[0])
+
+
+def test_cached_and_new_queries_are_the_same_where_texts_are_cut():
+    """The prompted pass leaves room for prompts; the query does not, cached or not."""
+    run = build("l2p", "gpt2")
+    x = ["cat dog " * 40, "the dog " * 35, "a bird", "red fish"] * 3
+    examples = as_examples((x, np.arange(12) % 4))
+    assert run._max_tokens() < 64
+    with pytest.warns(TruncationWarning):
+        run.fit_task(examples)
+    with pytest.warns(TruncationWarning):
+        a, b = run.queries(examples), run.queries(examples, cached=False)
+        assert torch.allclose(a, b, atol=1e-6)
+        one, two = run._predict(examples), run._predict(examples, cached=False)
+    assert np.allclose(one.probabilities, two.probabilities, atol=1e-5)

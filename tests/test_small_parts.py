@@ -6,6 +6,7 @@ import stat
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cpool import _io
 from cpool.data import GroupedBatches, PreparedCache, as_examples, batches, by_length, make_loader
@@ -159,6 +160,15 @@ def test_prepared_images_are_kept_up_to_a_limit():
     assert PreparedCache().get(tiny.backbone("bert"), stream("bert")[0].train) is None
 
 
+def test_prepared_images_follow_the_processor():
+    examples, backbone, cache = stream("vit")[0].train, tiny.KINDS["vit"](), PreparedCache()
+    first = cache.get(backbone, examples)["pixel_values"]
+    backbone.processor.image_mean = [0.1, 0.2, 0.3]
+    second = cache.get(backbone, examples)["pixel_values"]
+    assert torch.equal(second, backbone.prepare(examples.x)["pixel_values"])
+    assert not torch.equal(first, second)
+
+
 def test_texts_are_ordered_by_length_and_images_are_not():
     texts = as_examples(["a long text", "a", "a text"])
     assert by_length(texts).tolist() == [1, 2, 0]
@@ -180,6 +190,71 @@ def test_examples_of_the_same_inputs_have_the_same_source():
     assert as_examples(torch.zeros(2, 8, 8)).x.shape == (2, 8, 8)
     with pytest.raises(DataError, match="whole numbers"):
         as_examples((["x"], torch.tensor([0.5])))
+
+
+def test_the_source_of_inputs_sees_type_shape_and_values():
+    base = np.arange(64, dtype=np.int32).reshape(2, 4, 8)
+    inputs = [
+        base,
+        base.reshape(2, 8, 4),
+        base.view(np.float32),
+        base.astype(np.int64),
+        base + 1,
+        [base],  # one item, where the array has two
+        [base[0], base[1]],
+        [base[0].T, base[1]],
+        ["ab", "c"],
+        ["a", "bc"],
+        [b.tobytes().decode("latin-1") for b in base],
+    ]
+    assert len({as_examples(x).source for x in inputs}) == len(inputs)
+
+
+def test_equal_inputs_in_other_containers_have_the_same_source():
+    base = np.random.default_rng(0).integers(0, 256, (2, 4, 6, 3), dtype=np.uint8)
+    source = as_examples(list(base)).source
+    objects = np.empty(2, object)
+    objects[0], objects[1] = base
+    assert as_examples(objects).source == source
+    assert as_examples(list(torch.from_numpy(base))).source == source
+    assert as_examples([Image.fromarray(image) for image in base]).source == source
+    assert as_examples(torch.from_numpy(base)).source == as_examples(base).source
+    assert as_examples(base[:, ::-1]).source == as_examples(base[:, ::-1].copy()).source
+    assert as_examples(np.array(["a", "b"], object)).source == as_examples(["a", "b"]).source
+
+
+def test_images_with_another_palette_have_another_source():
+    sources = set()
+    for colour in (10, 20):
+        image = Image.fromarray(np.zeros((4, 4), np.uint8), "L").convert("P")
+        image.putpalette([colour] * 768)
+        sources.add(as_examples([image]).source)
+    assert len(sources) == 2
+
+
+def test_files_count_by_what_is_in_them(tmp_path):
+    one, same, other = (tmp_path / name for name in ("one.png", "same.png", "other.png"))
+    for path, value in ((one, 0), (same, 0), (other, 1)):
+        Image.new("L", (4, 4), value).save(path)
+    source = as_examples([one]).source
+    assert source == as_examples([same]).source
+    assert source != as_examples([other]).source
+    assert source != as_examples([str(one)]).source
+    with pytest.raises(DataError, match=r"read; got .*missing\.png: No such file"):
+        as_examples([tmp_path / "missing.png"])
+
+
+@pytest.mark.parametrize(
+    ("x", "says"),
+    [([3, 4], "got int"), ([b"a"], "got bytes"), ([None], "NoneType"), ([object()], "got object")],
+)
+def test_inputs_of_other_types_have_no_source(x, says):
+    with pytest.raises(DataError, match=f"expected texts, arrays, PIL images or paths; .*{says}"):
+        as_examples(x)
+    rows = np.empty((1, 1), object)
+    rows[0] = x[:1]
+    with pytest.raises(DataError, match="array of objects"):
+        as_examples(rows)
 
 
 def test_costs_are_counted_not_guessed():

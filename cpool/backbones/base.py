@@ -14,6 +14,7 @@ from cpool.backbones import images, text
 from cpool.backbones._call import CALL, Call, active
 from cpool.backbones._inputs import Batch, check_length, picked, smallest
 from cpool.backbones._states import States, compiled
+from cpool.backbones._transform import TransformFingerprint
 from cpool.backbones.families import Family, Kind, Site, find
 from cpool.backbones.fingerprint import Fingerprint
 from cpool.backbones.pooling import Pooling, check_layers, pool_layers
@@ -65,6 +66,7 @@ class Backbone(nn.Module):
         self.normalize, self.layers = normalize, check_layers(layers, self.num_layers)
         self._takes = frozenset(signature(model.forward).parameters)
         self._fingerprint, self._states = Fingerprint(model), States(model, self.num_layers)
+        self._transform = TransformFingerprint()
         for parameter in self.parameters():
             parameter.requires_grad_(not frozen)
         self.train(not frozen)
@@ -142,8 +144,13 @@ class Backbone(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of config and weights; changes whenever a weight does."""
+        """SHA-256 of config and weights; computed again when `Fingerprint` sees a change."""
         return self._fingerprint()
+
+    @property
+    def transform_fingerprint(self) -> str:
+        """SHA-256 of what the processor does as it is now; "none" without a processor."""
+        return self._transform(self.processor, self.kind)
 
     def spec(self) -> dict[str, Any]:
         """Return what results record: identity, query choice and sizes, all JSON."""
@@ -153,6 +160,7 @@ class Backbone(nn.Module):
             "kind": self.kind,
             "family": self.family,
             "fingerprint": self.fingerprint,
+            "transform": self.transform_fingerprint,
             "pooling": self.pooling,
             "normalize": self.normalize,
             "layers": list(self.layers),
@@ -185,23 +193,29 @@ class Backbone(nn.Module):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Backbone":
         # A frozen model is a constant: copies of what holds it share it.
-        return self if self.frozen else self._copy(frozen=False)
+        return self if self.frozen else self._copy(self.lm_head)
 
     def trainable_copy(self) -> "Backbone":
-        """Return a copy with weights of its own that can be trained, and a real `train()`."""
-        return self._copy(frozen=False)
+        """Return a copy with weights of its own that can be trained, and a real `train()`.
 
-    def _copy(self, *, frozen: bool) -> "Backbone":
+        It has no `lm_head`: no feature depends on one, so that it would be stored and counted
+        without ever being trained.
+        """
+        return self._copy(None)
+
+    def _copy(self, lm_head: nn.Module | None) -> "Backbone":
+        # Copied together, so that a head tied to the input embedding stays tied.
+        model, lm_head = copy.deepcopy((self.plain_model, lm_head))
         return Backbone(
-            copy.deepcopy(self.plain_model),
+            model,
             self.kind_of,
             processor=self.processor,
             name=self.name,
             pooling=self.pooling,
             normalize=self.normalize,
             layers=self.layers,
-            lm_head=copy.deepcopy(self.lm_head),
-            frozen=frozen,
+            lm_head=lm_head,
+            frozen=False,
         )
 
     # ---- inputs -------------------------------------------------------------------------------

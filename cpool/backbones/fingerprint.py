@@ -37,10 +37,15 @@ _HEADS = ("pooler.", "head.")
 
 
 class Fingerprint:
-    """The fingerprint of a model, computed once and again whenever its weights change.
+    """The fingerprint of a model, computed once and again when signs of a change are seen.
 
-    Hashing costs about a second a gigabyte, so a change is noticed by cheaper signs: storage
-    address, autograd version and first element of every weight.
+    Hashing costs about a second a gigabyte, so each call compares cheaper signs: storage address,
+    autograd version, type and first element of every parameter and persistent buffer (poolers and
+    heads left out). They show what torch writes in place and what is put in a tensor's place.
+
+    Not seen is a write that autograd does not count (through `.data`, a NumPy view or another
+    process) and that leaves the first element of each tensor as it was; nor a change of the config
+    alone, which is read together with the weights.
     """
 
     def __init__(self, model: nn.Module) -> None:

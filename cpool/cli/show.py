@@ -12,7 +12,9 @@ __all__ = ["make_report", "show_comparison", "show_list"]
 
 
 def show_comparison(paths: Sequence[Path]) -> None:
-    """Print one table of several runs, and warn where their numbers do not compare.
+    """Print one table of several runs, which says where their numbers do not compare.
+
+    Runs of one name get that of their folder instead.
 
     Raises:
         CheckpointError: no results in one of the paths.
@@ -21,17 +23,17 @@ def show_comparison(paths: Sequence[Path]) -> None:
     from cpool.report import load_results, results_table
 
     loaded = [load_results(path) for path in paths]
+    names = [results.get("name") for results in loaded]
+    for path, results in zip(paths, loaded, strict=True):
+        if names.count(results.get("name")) > 1:
+            results["name"] = _place(path)
     print_table(results_table(loaded))
-    first = loaded[0]
-    for path, results in zip(paths[1:], loaded[1:], strict=True):
-        for part in ("backbone", "stream"):
-            mine, other = ((r.get(part) or {}).get("fingerprint") for r in (first, results))
-            if mine != other:
-                typer.echo(
-                    f"cpool: warning: the {part} of {path} is not that of {paths[0]}: "
-                    "their numbers do not compare.",
-                    err=True,
-                )
+
+
+def _place(path: Path) -> str:
+    """Return the name of a run's folder, or that of a file which was named otherwise."""
+    path = path.resolve()
+    return path.parent.name if path.name == "results.json" else path.name
 
 
 def make_report(run_dir: Path, out: Path | None) -> None:

@@ -59,14 +59,20 @@ def closing(runner: Runner, file: Path) -> list[str]:
 
 
 def suggestions(file: Path, folder: RunFolder, experiment: Experiment) -> list[str]:
-    """Return three commands that work on this run: look inside, vary, compare."""
-    prompted = [e for e in experiment.methods if e.method.prompts] or list(experiment.methods)
-    first = prompted[0]
+    """Return three commands that work on this run: look inside, vary, compare.
+
+    What varies are the epochs; the seeds where all methods are closed-form and train none.
+    """
+    first = max(experiment.methods, key=lambda e: (e.method.prompts, e.method.trains))
     checkpoint = folder.checkpoint(first.label, experiment.seeds[0])
-    epochs = f"method.{first.label}.train.epochs={2 * first.train.epochs}"
-    other = folder.path.with_name(f"{folder.path.name}-longer")
+    if first.method.trains:
+        change = ["--set", f"method.{first.label}.train.epochs={2 * first.train.epochs}"]
+        other = folder.path.with_name(f"{folder.path.name}-longer")
+    else:
+        change = ["--seeds", str(max(experiment.seeds) + 1)]
+        other = folder.path.with_name(f"{folder.path.name}-again")
     return [
         shlex.join(["cpool", "inspect", str(checkpoint)]),
-        shlex.join(["cpool", "run", str(file), "--set", epochs, "--out", str(other)]),
+        shlex.join(["cpool", "run", str(file), *change, "--out", str(other)]),
         shlex.join(["cpool", "compare", str(folder.path), str(other)]),
     ]

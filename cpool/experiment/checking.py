@@ -25,6 +25,9 @@ _KINDS = {
     "model_attributes_type": "a table",
     "finite_number": "a finite number",
     "none_required": "",
+    "too_short": "a list that is not empty",
+    "string_pattern_mismatch": "a name of letters, digits, spaces and . _ + - that starts with a "
+    "letter or digit",
 }
 
 
@@ -122,14 +125,6 @@ def _kind(error: Any) -> str:
         return str(context["expected"])
     if kind in ("greater_than_equal", "less_than_equal"):
         return f"a number {'from' if kind[0] == 'g' else 'up to'} {next(iter(context.values()))}"
-    if kind in ("too_short", "string_pattern_mismatch"):
-        return (
-            "a list that is not empty"
-            if kind == "too_short"
-            else (
-                "a name of letters, digits, spaces and . _ + - that starts with a letter or digit"
-            )
-        )
     if kind == "is_instance_of":
         # Sequence and PathLike: only the first can be written in TOML.
         return "a list in [ ]" if "Sequence" in context["class"] else ""

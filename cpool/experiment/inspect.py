@@ -6,12 +6,10 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load as load_bytes
 from torch import Tensor
 from torch.nn import functional as F
 
-from cpool._io import sha256_of_bytes
-from cpool.checkpoint import MANIFEST, read_manifest
+from cpool.checkpoint import MANIFEST, read_file, read_manifest
 from cpool.errors import CheckpointError
 from cpool.experiment.views import BranchView, CheckpointView, FileView, SlotView
 
@@ -36,7 +34,7 @@ def inspect_checkpoint(folder: Path | str) -> CheckpointView:
     state: dict[str, Tensor] = {}
     files = []
     for name, entry in manifest["files"].items():
-        state |= _checked(folder / name, entry)
+        state |= read_file(folder / name, entry)
         files.append(FileView(name, entry["part"], entry["bytes"], entry["sha256"]))
     usage = manifest.get("learner", {}).get("usage", {})
     try:
@@ -61,18 +59,6 @@ def _none_here(folder: Path) -> CheckpointError:
         got="a folder of several" if below else "no such file",
         remedy=f"Name one of {shown}." if below else "Name what Learner.save or `cpool run` wrote.",
     )
-
-
-def _checked(path: Path, entry: Mapping[str, Any]) -> dict[str, Tensor]:
-    data = path.read_bytes() if path.is_file() else b""
-    digest = sha256_of_bytes(data)
-    if digest != entry["sha256"]:
-        raise CheckpointError(
-            expected=f"{path.name} of {entry['bytes']} bytes, SHA-256 {entry['sha256'][:12]}…",
-            got=f"{len(data)} bytes, SHA-256 {digest[:12]}…" if data else "no such file",
-            remedy="The file was altered or cut: restore it from a copy, or train anew.",
-        )
-    return dict(load_bytes(data))
 
 
 def _branch(

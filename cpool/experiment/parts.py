@@ -1,4 +1,4 @@
-"""The parts that an experiment names: device, backbone, streams; checked before any training."""
+"""The parts that an experiment names: backbone and streams; checked before any training."""
 
 import importlib.util
 from collections.abc import Mapping
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from cpool.backbones import Backbone, load_backbone
 from cpool.errors import (
@@ -21,30 +20,7 @@ from cpool.errors import (
 from cpool.experiment.config import Experiment
 from cpool.streams import Stream, Task, load_stream
 
-__all__ = ["make_accelerator", "open_backbone", "open_stream", "package_folder"]
-
-
-def make_accelerator(device: str | None) -> Any:
-    """Return accelerate's handle of `device`, or of what it finds by itself.
-
-    Raises:
-        ConfigError: no such device.
-    """
-    from accelerate import Accelerator
-
-    try:
-        wanted = None if device is None else torch.device(device)
-        if wanted is not None:
-            torch.empty(0, device=wanted)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            expected="a device that this machine has, such as cpu, cuda or cuda:1",
-            got=f"{device!r} ({str(error).splitlines()[0]})",
-            remedy="Choose another --device, or leave it out.",
-        ) from None
-    if wanted is not None and wanted.type == "cuda" and wanted.index is not None:
-        torch.cuda.set_device(wanted)
-    return Accelerator(cpu=wanted is not None and wanted.type == "cpu")
+__all__ = ["open_backbone", "open_stream", "package_folder"]
 
 
 def open_backbone(section: Mapping[str, Any]) -> Backbone:

@@ -107,9 +107,7 @@ def _methods(
             raise ConfigError(
                 expected="a label of its own for each [[method]]",
                 got=f"{label!r} twice in {source}",
-                remedy=f'Add a line such as label = "{label} (2)" to one of them.'.replace(
-                    " (2)", "-2"
-                ),
+                remedy=f'Add a line such as label = "{label}-2" to one of them.',
             )
         entries.append(_method(section, name, str(label), train, source))
     return tuple(entries)

@@ -12,6 +12,7 @@ from cpool._io import write_json
 from cpool.backbones import Backbone
 from cpool.cache import QueryCache
 from cpool.data import PreparedCache
+from cpool.device import make_accelerator
 from cpool.errors import CpoolError
 from cpool.experiment.checking import in_file
 from cpool.experiment.config import Experiment, MethodEntry
@@ -19,7 +20,7 @@ from cpool.experiment.diagnostics import describe_pools
 from cpool.experiment.environment import Clock
 from cpool.experiment.features import untrained_accuracy, warm
 from cpool.experiment.folder import RunFolder
-from cpool.experiment.parts import make_accelerator, open_backbone, open_stream
+from cpool.experiment.parts import open_backbone, open_stream
 from cpool.experiment.results import results_document, run_record
 from cpool.learner import Learner
 from cpool.meter import PeakMemory

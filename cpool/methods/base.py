@@ -22,6 +22,7 @@ class Method(ABC):
         train: the optimisation that its paper uses, the default of the learner.
         joint: whether it sees the data of all tasks at once (an upper bound, not a method).
         prompts: whether it uses prompts at all (else it is a baseline).
+        closed_form: whether it is fitted without any step of optimisation.
     """
 
     name: ClassVar[str]
@@ -29,6 +30,7 @@ class Method(ABC):
     train: ClassVar[TrainSettings] = TrainSettings()
     joint: ClassVar[bool] = False
     prompts: ClassVar[bool] = True
+    closed_form: ClassVar[bool] = False
 
     def build(self, backbone: Backbone) -> PromptedModel:
         """Build a new model on `backbone`, which stays as it is.
@@ -47,6 +49,11 @@ class Method(ABC):
     def settings(self) -> TrainSettings:
         """How this method is trained unless told otherwise."""
         return type(self).train
+
+    @property
+    def trains(self) -> bool:
+        """Whether it has steps of optimisation; closed-form methods have none."""
+        return not type(self).closed_form
 
     def hyper_parameters(self) -> dict[str, Any]:
         """Return the fields as JSON values."""

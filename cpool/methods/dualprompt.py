@@ -11,7 +11,7 @@ from cpool.model import PromptedModel
 from cpool.policies import Everything, TopK
 from cpool.pool import PromptPool
 from cpool.prompter import Branch, PrefixSite, Prompter
-from cpool.settings import TrainSettings
+from cpool.settings import TrainSettings, is_number
 
 __all__ = ["DualPrompt"]
 
@@ -48,6 +48,14 @@ class DualPrompt(Method):
     pull: float = 1.0
     init: float = 1.0
     copy_expert: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what the parts below do not check."""
+        self.need(is_number(self.init) and self.init > 0, "init", "above 0 and finite")
+        self.need(is_number(self.pull) and self.pull >= 0, "pull", "at least 0 and finite")
+        for key in ("general_layers", "expert_layers"):
+            layers = getattr(self, key)
+            self.need(len(set(layers)) == len(layers), key, "with each layer once")
 
     def compose(self, backbone: Backbone) -> PromptedModel:
         """Two branches of prefixes; the expert's grows by a slot each task."""

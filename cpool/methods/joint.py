@@ -35,16 +35,21 @@ class Joint(Method):
     @property
     def inner(self) -> Method:
         """The method that is trained."""
-        from cpool.methods import METHODS  # the registry imports this file
+        from cpool.methods import METHODS, method_from  # the registry imports this file
 
         if self.of not in METHODS or self.of == self.name:
             raise unknown("method", self.of, [name for name in METHODS if name != self.name])
-        return METHODS[self.of](**self.options)
+        return method_from(self.of, self.options)
 
     @property
     def settings(self) -> TrainSettings:
         """Those of the method that is trained."""
         return self.inner.settings
+
+    @property
+    def trains(self) -> bool:
+        """Whether the method that is trained has steps of optimisation."""
+        return self.inner.trains
 
     def compose(self, backbone: Backbone) -> PromptedModel:
         """The model of the method that is trained."""

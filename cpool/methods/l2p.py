@@ -11,7 +11,7 @@ from cpool.model import PromptedModel
 from cpool.policies import TopK
 from cpool.pool import PromptPool
 from cpool.prompter import Branch, EmbeddingSite, Prompter
-from cpool.settings import TrainSettings
+from cpool.settings import TrainSettings, is_number
 
 __all__ = ["L2P"]
 
@@ -56,6 +56,11 @@ class L2P(Method):
     diversify: bool = False
     init: float = 1.0
     readout: Literal["prompts", "tokens", "cls"] = "prompts"
+
+    def __post_init__(self) -> None:
+        """Refuse what the parts below do not check."""
+        self.need(is_number(self.init) and self.init > 0, "init", "above 0 and finite")
+        self.need(is_number(self.pull) and self.pull >= 0, "pull", "at least 0 and finite")
 
     def compose(self, backbone: Backbone) -> PromptedModel:
         """One branch: embedding, top-k."""

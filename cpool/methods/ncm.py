@@ -22,6 +22,7 @@ class NCM(Method):
     name: ClassVar[str] = "ncm"
     summary: ClassVar[str] = "nearest class mean on frozen features (SimpleCIL)"
     prompts: ClassVar[bool] = False
+    closed_form: ClassVar[bool] = True
 
     normalize: bool = False
 

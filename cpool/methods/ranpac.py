@@ -7,6 +7,7 @@ from cpool.backbones import Backbone
 from cpool.methods.base import Method
 from cpool.model import PromptedModel
 from cpool.ridge import RidgeHead
+from cpool.settings import is_number, is_whole
 
 __all__ = ["RanPAC"]
 
@@ -28,10 +29,17 @@ class RanPAC(Method):
     name: ClassVar[str] = "ranpac"
     summary: ClassVar[str] = "ridge on random features of the frozen model (McDonnell et al. 2023)"
     prompts: ClassVar[bool] = False
+    closed_form: ClassVar[bool] = True
 
     projection: int = 10_000
     ridge: float | Literal["auto"] = "auto"
     seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what has no solution."""
+        self.need(is_whole(self.projection) and self.projection >= 1, "projection", "at least 1")
+        fixed = is_number(self.ridge) and float(self.ridge) > 0
+        self.need(fixed or self.ridge == "auto", "ridge", 'above 0 and finite, or "auto"')
 
     def compose(self, backbone: Backbone) -> PromptedModel:
         """A ridge head on the query features."""

@@ -63,9 +63,9 @@ class Policy(nn.Module):
         """Make the tensors of a `layout`, ready for `load_state_dict`."""
         self.owner = self.owner.new_zeros(layout["slots"])
 
-    def chosen(self) -> int:
-        """Return how many slots are put one after the other for a sample."""
-        return 1
+    def chosen(self, slots: int) -> int:
+        """Return how many of `slots` slots are put one after the other for a sample."""
+        return min(1, slots)
 
     def own(self, task: int | None) -> Bool[Tensor, " M"]:
         """Return which slots belong to `task` or to everybody."""

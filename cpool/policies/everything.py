@@ -42,6 +42,6 @@ class Everything(Policy):
             chosen = chosen.flip(0)
         return Selection(chosen[None], None, torch.zeros((), device=chosen.device))
 
-    def chosen(self) -> int:
-        """Return M."""
-        return len(self)
+    def chosen(self, slots: int) -> int:
+        """Return all of them."""
+        return slots

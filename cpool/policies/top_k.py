@@ -102,9 +102,9 @@ class TopK(Policy):
             return similarity
         return -(1 - similarity) * (self.past / self.past.sum())
 
-    def chosen(self) -> int:
-        """Return K."""
-        return self.k
+    def chosen(self, slots: int) -> int:
+        """Return K, or all slots where there are fewer."""
+        return min(self.k, slots)
 
     def freeze_all(self) -> None:
         """Freeze the keys, and take the usage so far as the past."""

@@ -34,7 +34,7 @@ def best_row(rows: Sequence[Row]) -> Row | None:
 def marks(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
     """Mark the best row ★ and those within one deviation of it ≈, by (run, label).
 
-    Rows compare only on the same backbone and stream, so each setting has a best of its own. The
+    Rows compare only in the same setting, so each setting has a best of its own. The
     deviation is the larger of the two rows'. Upper bounds get no mark.
     """
     result: dict[tuple[str, str], str] = {}
@@ -70,13 +70,10 @@ def caption(rows: Sequence[Row]) -> str:
 
 
 def setting_warning(rows: Sequence[Row]) -> str | None:
-    """Say which of backbone and stream differ between the runs; None when nothing does."""
-    backbones, streams = {row.setting[0] for row in rows}, {row.setting[1] for row in rows}
-    parts = [
-        name for name, found in (("backbone", backbones), ("stream", streams)) if len(found) > 1
-    ]
+    """Say what of the setting differs between the runs; None when nothing does."""
+    parts = {name: None for row in rows for name in row.setting.differing(rows[0].setting)}
     if not parts:
         return None
-    differ = "differ" if len(parts) > 1 else "differs"
-    what = f"Warning: the {' and the '.join(parts)} {differ} between the runs"
+    verb = "differs" if len(parts) == 1 and "query features" not in parts else "differ"
+    what = f"Warning: the {' and the '.join(parts)} {verb} between the runs"
     return f"{what}: their numbers do not compare."

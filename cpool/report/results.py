@@ -2,22 +2,20 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from cpool.methods import METHODS
 from cpool.metrics import AccuracyMatrix
 from cpool.report.loading import check_results
 
-__all__ = ["BASELINES", "UPPER_BOUNDS", "Row", "Stat", "rows_of"]
+__all__ = ["BASELINES", "UPPER_BOUNDS", "Row", "Setting", "Stat", "rows_of"]
 
-BASELINES: Final = frozenset(
-    {"fine_tune", "gaussian_head", "knn", "linear_head", "lora", "ncm", "no_prompt", "ranpac"}
-    | {"ridge", "simple_cil", "simplecil", "slca"}
-)
+BASELINES: Final = frozenset(n for n, m in METHODS.items() if not (m.prompts or m.joint))
 """Methods without prompts; a run may say so itself with `"prompts": false`."""
-UPPER_BOUNDS: Final = frozenset({"joint"})
+UPPER_BOUNDS: Final = frozenset(n for n, m in METHODS.items() if m.joint)
 """Methods that see all tasks at once; a run may say so itself with `"joint": true`."""
 
 Role = Literal["prompts", "baseline", "upper bound"]
@@ -45,6 +43,41 @@ class Stat:
         return cls(float(known.mean()), deviation, len(known))
 
 
+class Setting(NamedTuple):
+    """What must agree for numbers to compare; the fields are named as in warnings."""
+
+    backbone: str
+    query_features: str
+    stream: str
+    training_data: str
+    evaluated_split: str
+
+    @classmethod
+    def of(cls, results: Mapping[str, Any]) -> "Setting":
+        """Read it from the content of a results.json.
+
+        The sizes of single tasks depend on the order of the classes, so their number and sum count.
+        """
+        backbone, stream = results.get("backbone") or {}, results.get("stream") or {}
+        query = [backbone.get(key) for key in ("pooling", "normalize")]
+        sizes = list(stream.get("train_sizes") or [])
+        return cls(
+            _fingerprint(backbone),
+            repr([*query, list(backbone.get("layers") or [])]),
+            _fingerprint(stream),
+            f"{sum(sizes)} samples in {len(sizes)} tasks",
+            str(results.get("evaluated_on") or "test"),
+        )
+
+    def differing(self, other: "Setting") -> list[str]:
+        """Name the fields that differ, for people."""
+        return [
+            name.replace("_", " ")
+            for name, mine, theirs in zip(self._fields, self, other, strict=True)
+            if mine != theirs
+        ]
+
+
 @dataclass(frozen=True)
 class Row:
     """The runs of one label in one results.json, one a seed.
@@ -55,7 +88,7 @@ class Row:
         method: registered name of the method.
         role: "prompts", "baseline" (no prompts) or "upper bound".
         runs: the entries of `runs`, in the order of the file.
-        setting: fingerprints of backbone and stream; rows with other ones do not compare.
+        setting: backbone, query features, data and split; rows with other ones do not compare.
     """
 
     run: str
@@ -63,7 +96,7 @@ class Row:
     method: str
     role: Role
     runs: tuple[Mapping[str, Any], ...]
-    setting: tuple[str, str]
+    setting: Setting
 
     def stat(self, key: str) -> Stat | None:
         """Summarise a number of the runs over the seeds; None when it was never measured."""
@@ -111,7 +144,7 @@ def rows_of(
         groups: dict[str, list[Mapping[str, Any]]] = {}
         for run in one["runs"]:
             groups.setdefault(str(run.get("label") or run["method"]), []).append(run)
-        setting = (_fingerprint(one, "backbone"), _fingerprint(one, "stream"))
+        setting = Setting.of(one)
         for label, runs in groups.items():
             method, role = runs[0]["method"], _role(runs[0], baselines)
             rows.append(Row(name, label, method, role, tuple(runs), setting))
@@ -124,8 +157,7 @@ def _role(run: Mapping[str, Any], baselines: Collection[str]) -> Role:
     return "prompts" if run.get("prompts", run["method"] not in baselines) else "baseline"
 
 
-def _fingerprint(results: Mapping[str, Any], key: str) -> str:
-    part = results.get(key) or {}
+def _fingerprint(part: Mapping[str, Any]) -> str:
     return str(part.get("fingerprint") or part.get("name") or "")
 
 

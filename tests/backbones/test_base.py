@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
-from cpool.backbones import BACKBONES, wrap_model
+from cpool.backbones import BACKBONES, Backbone, wrap_model
 from cpool.errors import BackboneError, ConfigError, DataError, StateError
 from tests import tiny
 
@@ -56,6 +57,30 @@ def test_one_copy_in_memory() -> None:
     assert other.train().model.training and copy.deepcopy(other) is not other
     other.features(tiny.batch("vit", 2)).sum().backward()
     assert any(p.grad is not None for p in other.parameters())
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_trainable_copy_holds_what_trains_and_no_head(tied: bool) -> None:
+    config = transformers.LlamaConfig(**tiny.model("llama").config.to_dict())
+    config.tie_word_embeddings = tied
+    backbone = wrap_model(transformers.LlamaForCausalLM(config))
+    assert backbone.lm_head is not None
+    other = backbone.trainable_copy()
+    assert other.lm_head is None and other.fingerprint == backbone.fingerprint
+    held = {id(p) for p in other.parameters()}
+    assert held == {id(p) for p in other.plain_model.parameters()}
+    other.train().features(tiny.batch("llama")).sum().backward()
+    assert all(p.grad is not None for p in other.parameters())
+
+
+def test_a_copy_of_a_copy_keeps_a_tied_head_tied() -> None:
+    config = transformers.LlamaConfig(**tiny.model("llama").config.to_dict())
+    config.tie_word_embeddings = True
+    frozen = wrap_model(transformers.LlamaForCausalLM(config))
+    free = Backbone(frozen.model, frozen.kind_of, lm_head=frozen.lm_head, frozen=False)
+    other: Any = copy.deepcopy(free)
+    assert other.lm_head.weight is other.model.embed_tokens.weight
+    assert other.lm_head.weight is not frozen.model.embed_tokens.weight
 
 
 def test_layers_and_normalize() -> None:

@@ -6,6 +6,9 @@ import tomllib
 
 import pytest
 
+from cpool.cli.summary import suggestions
+from cpool.experiment.folder import RunFolder
+from cpool.experiment.reading import read_experiment
 from cpool.metrics import AccuracyMatrix
 
 TOP = """
@@ -20,7 +23,7 @@ RUN = """
 """
 BACKBONE = """
     name kind family fingerprint pooling normalize layers hidden_size query_size parameters dtype
-    bytes
+    bytes transform
 """
 STREAM = """
     name scenario modality tasks seed fingerprint task_names task_classes class_names train_sizes
@@ -92,6 +95,20 @@ def test_what_it_says(finished):
     assert any(line.startswith("Results") and "results.json" in line for line in lines)
 
 
+def test_it_suggests_no_epochs_where_nothing_trains(tmp_path):
+    file = tmp_path / "x.toml"
+    head = '[stream]\nname = "split_digits"\n'
+    rows = {name: f'[[method]]\nname = "{name}"\n' for name in ("ncm", "linear_head", "l2p")}
+    for names, change in [
+        (["ncm"], "--seeds 1 --out r-again"),
+        (["ncm", "linear_head"], "--set method.linear_head.train.epochs=20 --out r-longer"),
+        (["ncm", "linear_head", "l2p"], "--set method.l2p.train.epochs=10 --out r-longer"),
+    ]:
+        file.write_text(head + "".join(rows[name] for name in names), encoding="utf-8")
+        said = suggestions(file, RunFolder("r"), read_experiment(file))
+        assert said[1] == f"cpool run {file} {change}"
+
+
 def test_the_default_folder_and_seeds_and_set(cpool, small):
     done = cpool("run", small, "--seeds", "3", "--set", "method.l2p.top_k=1", "--set", "name=other")
     assert done.exit_code == 0, done.output
@@ -139,7 +156,7 @@ def test_config_toml_is_an_experiment_that_repeats_the_run(cpool, finished, tmp_
         (["--set", "backbone.name=embeded"], "Did you mean 'embedded'?"),
         (["--set", "method.l2p.top_k=5"], "top-k of at most 4"),
         (["--seeds", "one"], "--seeds"),
-        (["--device", "nonsense"], "--device"),
+        (["--device", "nonsense"], "a device of this machine"),
         (["--out", "/proc/nothing/here"], "can be written"),
     ],
 )

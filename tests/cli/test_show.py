@@ -26,7 +26,18 @@ def test_compare_warns_where_numbers_do_not_compare(cpool, finished, tmp_path, p
     other.write_text(json.dumps(results), encoding="utf-8")
     done = cpool("compare", finished, other)
     assert done.exit_code == 0
-    assert f"warning: the {part} of {other}" in done.stderr
+    assert f"Warning: the {part} differs between the runs" in " ".join(done.stdout.split())
+    assert done.stderr == ""
+
+
+def test_compare_names_runs_of_one_name_by_their_folder(cpool, finished, tmp_path):
+    for name in ("short", "long"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_bytes((finished / "results.json").read_bytes())
+    done = cpool("compare", tmp_path / "short", tmp_path / "long" / "results.json")
+    runs = {line.split()[0] for line in done.stdout.splitlines() if "ncm" in line}
+    assert {"short", "long"} <= runs
+    assert "small" not in done.stdout
 
 
 def test_compare_of_something_else_is_an_error(cpool, tmp_path):

@@ -120,6 +120,32 @@ def test_runs_of_other_settings_do_not_compare() -> None:
     assert setting_warning(rows_of([one, copy.deepcopy(one)])) is None
 
 
+@pytest.mark.parametrize(
+    ("part", "key", "value", "says"),
+    [
+        ("backbone", "pooling", "mean", "the query features differ"),
+        ("backbone", "normalize", True, "the query features differ"),
+        ("backbone", "layers", [-2], "the query features differ"),
+        ("stream", "train_sizes", [260, 255, 250, 262], "the training data differs"),
+        (None, "evaluated_on", "validation", "the evaluated split differs"),
+    ],
+)
+def test_what_makes_another_setting(
+    results: dict[str, Any], part: str | None, key: str, value: object, says: str
+) -> None:
+    other = copy.deepcopy(results)
+    (other[part] if part else other)[key] = value
+    rows = rows_of([results, other])
+    assert f"Warning: {says} between the runs" in str(setting_warning(rows))
+    assert list(marks(rows).values()).count("★") == 2
+
+
+def test_another_order_of_classes_is_no_other_setting(results: dict[str, Any]) -> None:
+    other = copy.deepcopy(results)
+    other["stream"] |= {"seed": 1, "train_sizes": results["stream"]["train_sizes"][::-1]}
+    assert setting_warning(rows_of([results, other])) is None
+
+
 def test_load_takes_the_folder_or_the_file(run_dir: Path) -> None:
     assert load_results(run_dir) == load_results(run_dir / "results.json")
 
