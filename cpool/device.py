@@ -47,7 +47,10 @@ def make_accelerator(device: str | torch.device | None = None, precision: str = 
         raise ConfigError(
             expected='precision "no" or "bf16"', got=repr(precision), remedy="Choose one of them."
         )
-    cpu = device is not None and check_device(device).type == "cpu"
+    chosen = None if device is None else check_device(device)
+    if chosen is not None and chosen.type == "cuda" and chosen.index is not None:
+        torch.cuda.set_device(chosen)
+    cpu = chosen is not None and chosen.type == "cpu"
     try:
         return Accelerator(cpu=cpu, mixed_precision=precision)
     except ValueError as error:

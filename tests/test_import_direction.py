@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "cpool"
 LAYERS = [
     {"_version", "errors"},
     {"_io", "progress", "seeding"},
-    {"selection", "initialisers", "settings"},
+    {"selection", "initialisers", "settings", "device"},
     {"pool", "metrics", "streams", "backbones"},
     {"policies", "cache"},
     {"data"},
