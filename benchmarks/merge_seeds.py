@@ -1,0 +1,60 @@
+"""Join the results of one experiment whose seeds ran side by side, each in a folder of its own.
+
+    cpool run benchmarks/experiments/clinc150.toml --seeds 0 --out runs/clinc150-0   # and 1, 2
+    python -m benchmarks.merge_seeds runs/clinc150-{0,1,2} --out benchmarks/results/clinc150
+
+Seeds run side by side give the same accuracies as in one run; their times are those of a machine
+that was shared. Everything but the seeds must agree, or nothing is written.
+"""
+
+import argparse
+import shutil
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from cpool._io import read_json, write_bytes, write_json
+from cpool.report import results_markdown
+
+SAME = ("schema", "name", "version", "backbone", "train", "evaluated_on")
+
+
+def merge(folders: list[Path]) -> dict[str, Any]:
+    """Return one results document with the runs of all folders, by seed."""
+    documents = [read_json(folder / "results.json") for folder in folders]
+    configs = [tomllib.loads((folder / "config.toml").read_text("utf-8")) for folder in folders]
+    first, base = documents[0], {k: v for k, v in configs[0].items() if k != "seeds"}
+    for folder, document, config in zip(folders, documents, configs, strict=True):
+        wrong = [key for key in SAME if document.get(key) != first.get(key)]
+        if document["stream"]["fingerprint"] != first["stream"]["fingerprint"]:
+            wrong.append("stream")
+        if {k: v for k, v in config.items() if k != "seeds"} != base:
+            wrong.append("config.toml")
+        if wrong or not document["complete"]:
+            raise SystemExit(f"{folder}: not finished, or differs in {', '.join(wrong) or 'runs'}")
+    runs = [run for document in documents for run in document["runs"]]
+    keys = [(run["label"], run["seed"]) for run in runs]
+    if len(set(keys)) != len(keys):
+        raise SystemExit("the same method and seed in two folders")
+    seconds = sum(document["features_seconds"] for document in documents)
+    ordered = sorted(runs, key=lambda run: run["seed"])
+    return {**first, "features_seconds": seconds, "runs": ordered}
+
+
+def main() -> None:
+    """Read the arguments, merge, write, and print the table as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--out", required=True, type=Path)
+    args = parser.parse_args()
+    merged = merge(args.folders)
+    args.out.mkdir(parents=True, exist_ok=True)
+    write_json(args.out / "results.json", merged)
+    write_bytes(args.out / "table.md", (results_markdown(merged) + "\n").encode())
+    for name in ("environment.json", "config.toml"):
+        shutil.copyfile(args.folders[0] / name, args.out / name)
+    print(results_markdown(merged))
+
+
+if __name__ == "__main__":
+    main()
