@@ -1,0 +1,44 @@
+"""The page of results says what the committed results say."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cpool.report import results_markdown
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "pages" / "results.md").read_text(encoding="utf-8")
+RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*/results.json"))
+REQUIRED = {"linear_head", "fine_tune", "ncm", "ranpac", "joint"}
+
+
+def read(path: Path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.parent.name)
+def test_the_table_on_the_page_is_made_from_the_results(path):
+    table = [line.strip() for line in results_markdown(read(path)).splitlines() if line.strip()]
+    page = [line.strip() for line in PAGE.splitlines()]
+    for line in table:
+        assert line in page, line
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.parent.name)
+def test_every_table_has_the_honest_rows_and_three_seeds(path):
+    runs = read(path)["runs"]
+    assert {run["method"] for run in runs} >= REQUIRED
+    for method in {run["method"] for run in runs}:
+        assert len({run["seed"] for run in runs if run["method"] == method}) >= 3
+    assert (path.parent / "environment.json").is_file()
+
+
+def test_both_experiments_are_there():
+    assert {path.parent.name for path in RESULTS} >= {"quickstart", "clinc150"}
+
+
+def test_the_speed_on_the_page_is_what_was_measured():
+    speed = read(ROOT / "benchmarks" / "results" / "speed-step.json")
+    for name, ratio in speed["ratios"].items():
+        assert f"| {name} | {ratio:.2f} × |" in PAGE
