@@ -285,9 +285,16 @@ class Learner:
         Args:
             stream: the tasks.
             folder: where a checkpoint is written after each task; none by default.
-            resume: go on from the checkpoint in `folder`, if there is one.
+            resume: go on from the checkpoint in `folder`, if there is one; without it a folder
+                that holds one is refused, so that nothing is lost.
         """
-        if resume and folder is not None and (Path(folder) / MANIFEST).is_file():
+        if folder is not None and not self.done and (Path(folder) / MANIFEST).is_file():
+            if not resume:
+                raise CheckpointError(
+                    expected="a folder without a checkpoint, or resume=True",
+                    got=f"{folder}, which holds one",
+                    remedy="Pass resume=True to go on with it, or choose another folder.",
+                )
             self.resume(folder)
         if self.matrix is None:
             self.matrix = AccuracyMatrix(len(stream))

@@ -245,3 +245,11 @@ def test_a_checkpoint_needs_no_training_data(saved):
     assert np.array_equal(loaded.predict(x), learner.predict(x))
     loaded.fit_task(stream("vit")[2])
     assert len(loaded.model.tasks) == 3
+
+
+def test_a_run_does_not_write_over_another_unasked(saved):
+    _, folder = saved
+    before = (folder / MANIFEST).read_bytes()
+    with pytest.raises(CheckpointError, match="resume=True"):
+        build("dualprompt", "vit").run(stream("vit"), folder)
+    assert (folder / MANIFEST).read_bytes() == before
