@@ -13,6 +13,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from cpool._io import read_json, write_bytes, write_json
 from cpool.report import results_markdown
 
@@ -51,8 +53,10 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     write_json(args.out / "results.json", merged)
     write_bytes(args.out / "table.md", (results_markdown(merged) + "\n").encode())
-    for name in ("environment.json", "config.toml"):
-        shutil.copyfile(args.folders[0] / name, args.out / name)
+    shutil.copyfile(args.folders[0] / "environment.json", args.out / "environment.json")
+    config = tomllib.loads((args.folders[0] / "config.toml").read_text("utf-8"))
+    config["seeds"] = sorted({run["seed"] for run in merged["runs"]})
+    write_bytes(args.out / "config.toml", tomli_w.dumps(config).encode())
     print(results_markdown(merged))
 
 
