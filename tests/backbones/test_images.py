@@ -111,8 +111,10 @@ def test_sizes_may_differ_and_order_stays() -> None:
 
 
 def test_read_only_memory(tmp_path: Path) -> None:
-    np.save(tmp_path / "x.npy", photos((8, 8)))
-    prepare(np.load(tmp_path / "x.npy", mmap_mode="r"), tiny.image_processor())
+    made = photos((8, 8))
+    np.save(tmp_path / "x.npy", made)
+    mapped = prepare(np.load(tmp_path / "x.npy", mmap_mode="r"), tiny.image_processor())
+    assert torch.equal(mapped, prepare(made, tiny.image_processor()))
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,8 @@ def test_positions_of_roberta_start_after_the_pad_id() -> None:
 def test_texts_that_fit_do_not_warn() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        prepare(["the cat"], tiny.tokenizer(), 4)
+        batch = prepare(["the cat"], tiny.tokenizer(), 4)
+    assert batch["attention_mask"].sum() == 4, "two words and two special tokens: nothing was cut"
 
 
 @pytest.mark.parametrize(

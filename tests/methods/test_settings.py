@@ -34,8 +34,8 @@ def test_hyper_parameters_that_cannot_work(method, options, says):
 def test_what_can_work_is_taken():
     DualPrompt(general_layers=(0, 1), expert_layers=(1, 2), pull=0.0)
     RanPAC(projection=1, ridge=1e-8)
-    for method in METHODS.values():
-        method()
+    for name, method in METHODS.items():
+        assert method().name == name
 
 
 def test_options_of_the_inner_method_are_checked_by_name():
