@@ -68,6 +68,7 @@ class QueryCache:
         ids: Any,
         compute: Compute,
         transform: str = "eval",
+        width: int | None = None,
     ) -> Float[Tensor, "n Q"]:
         """Return the query features of samples, computing only those that are missing.
 
@@ -77,6 +78,7 @@ class QueryCache:
             ids: sample ids [n], a tensor or array of whole numbers, in any order, repeated or not.
             compute: gets positions in `ids` [m], returns their features [m Q].
             transform: name of the deterministic view ("eval", "flip", …).
+            width: of the features; Q by default.
 
         Returns:
             Features in the order of `ids`, float32, on the backbone's device, without gradient.
@@ -85,7 +87,7 @@ class QueryCache:
             DataError: ids that are not whole numbers, or features that are not finite or not [m Q].
         """
         wanted = _whole(ids)
-        table = self._table(backbone, source, transform)
+        table = self._table(backbone, source, transform, width or backbone.query_size)
         rows = table.find(wanted)
         absent = np.flatnonzero(rows < 0)
         self.hits += len(wanted) - len(absent)
@@ -108,7 +110,7 @@ class QueryCache:
             for meta in self.directory.glob("*/queries.json"):
                 shutil.rmtree(meta.parent)
 
-    def _table(self, backbone: Backbone, source: str, transform: str) -> "_Table":
+    def _table(self, backbone: Backbone, source: str, transform: str, width: int) -> "_Table":
         described = {
             "backbone": backbone.fingerprint,
             "query": [backbone.pooling, backbone.normalize, list(backbone.layers)],
@@ -116,14 +118,12 @@ class QueryCache:
             "transform": transform,
             "source": source,
             "dtype": str(self.dtype).removeprefix("torch."),
-            "width": backbone.query_size,
+            "width": width,
             "schema": 1,
         }
         key = sha256_of_bytes(json.dumps(described, sort_keys=True).encode())
         if key not in self._tables:
-            record = np.dtype(
-                [("id", "<i8"), ("sum", "<u4"), ("row", _TYPES[self.dtype], backbone.query_size)]
-            )
+            record = np.dtype([("id", "<i8"), ("sum", "<u4"), ("row", _TYPES[self.dtype], width)])
             if self.directory is None:
                 self._tables[key] = _Table(record)
             else:

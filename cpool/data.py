@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -200,7 +199,7 @@ def make_loader(
     *,
     shuffle: bool = False,
     seed: int = 0,
-    query: Float[Tensor, "n Q"] | None = None,
+    extra: Mapping[str, Tensor] | None = None,
     inputs: bool = True,
     prepared: PreparedCache | None = None,
     max_tokens: int | None = None,
@@ -213,8 +212,8 @@ def make_loader(
         batch_size: B.
         shuffle: a new order each pass, from `seed`; texts of similar length share a batch.
         seed: of the order.
-        query: query features of all examples, to go along as "query".
-        inputs: False leaves the model inputs out, for methods that need the query only.
+        extra: features of all examples that go along, by name ("query" [n Q], "features" [n F]).
+        inputs: False leaves the model inputs out, for methods that need the features only.
         prepared: keeps prepared images between loaders.
         max_tokens: longest text in tokens; the model's own limit by default.
     """
@@ -228,8 +227,7 @@ def make_loader(
             batch.update({key: value[index] for key, value in kept.items()})
         elif inputs:
             batch.update(backbone.prepare(examples.take(index).x, max_tokens=max_tokens))
-        if query is not None:
-            batch["query"] = query[index]
+        batch.update({name: rows[index] for name, rows in (extra or {}).items()})
         return {**batch, "labels": labels[index]}
 
     generator = torch.Generator().manual_seed(seed)

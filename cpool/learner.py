@@ -101,6 +101,7 @@ class Learner:
         self.device = torch.device(device or self.accelerator.device)
         self.cache = cache if cache is not None else QueryCache()
         self.prepared = prepared if prepared is not None else PreparedCache()
+        self.passes = QueryCache()  # features of prompted passes that change no more
         self.progress = progress or Progress(quiet)
         self.matrix: AccuracyMatrix | None = None
         self.done: list[str] = []
@@ -143,7 +144,13 @@ class Learner:
         started = time.perf_counter()
         with seeded(self.seed, "task", index), Truncations().once():
             self._check_trainable(classes, name)
-            self.model.begin_task(classes)
+            first = derive(self.seed, "start", index)
+            self.model.begin_task(
+                classes,
+                batches=self._loader(examples, shuffle=True, seed=first, fixed=False)
+                if self.model.needs_start
+                else (),
+            )
             self.model.to(self.device)
             trains = next(self.model.parameters(), None) is not None
             if not trains and not self.model.head.fits:
@@ -154,8 +161,9 @@ class Learner:
                 )
             if trains:
                 self.losses.append(self._optimise(examples, index, name))
+            last = derive(self.seed, "end", index)
             self.model.end_task(
-                self._loader(examples, shuffle=True, seed=derive(self.seed, "end", index))
+                self._loader(examples, task=index, shuffle=True, seed=last)
                 if self.model.needs_end
                 else ()
             )
@@ -184,7 +192,7 @@ class Learner:
         return examples, name
 
     def _check_trainable(self, classes: Sequence[int], name: str) -> None:
-        trains = self.model.trunk is not None or self.model.needs_inputs or not self.model.head.fits
+        trains = self.model.trains(len(self.done))
         if trains and self.train.mask == "task" and len(classes) < 2:
             raise DataError(
                 expected="at least two classes a task when mask is 'task'",
@@ -194,7 +202,7 @@ class Learner:
 
     def _optimise(self, examples: Examples, index: int, name: str) -> list[float]:
         seed = derive(self.seed, "order", index)
-        loader = self._loader(examples, shuffle=True, seed=seed)
+        loader = self._loader(examples, task=index, shuffle=True, seed=seed, training=True)
         label = f"task {index} ({name})"
         return optimise(
             self.model, loader, self.train, self.accelerator, index, self.progress, label
@@ -235,7 +243,7 @@ class Learner:
         logits: list[Tensor] = []
         slots: dict[str, list[Tensor]] = {}
         with torch.no_grad(), self.accelerator.autocast(), Truncations().once():
-            for batch in self._loader(examples, cached=cached):
+            for batch in self._loader(examples, task=task, cached=cached):
                 batch.pop("labels")
                 output = self.model(batch, task=task)
                 logits.append(output.logits.float().cpu())
@@ -451,21 +459,68 @@ class Learner:
         return self.cache.lookup(backbone, examples.source, examples.ids, compute)
 
     def _loader(
-        self, examples: Examples, *, shuffle: bool = False, seed: int = 0, cached: bool = True
+        self,
+        examples: Examples,
+        *,
+        task: int | None = None,
+        shuffle: bool = False,
+        seed: int = 0,
+        cached: bool = True,
+        training: bool = False,
+        fixed: bool = True,
     ) -> DataLoader[Any]:
         model = self.model
-        query = self.queries(examples, cached=cached) if model.needs_query else None
+        extra: dict[str, Tensor] = {}
+        wanted = model.fixed(task) if cached and fixed else {}
+        if training and (model.passes.apart or any(r.needs_inputs for r in model.rules)):
+            wanted = {}
+        for name, key in wanted.items():
+            extra[name] = self._kept(examples, name, key, task)
+        whole = bool(wanted) and len(wanted) == len(model.passes.names)
+        if model.needs_query:
+            extra["query"] = self.queries(examples, cached=cached)
         return make_loader(
             examples,
             model.backbone,
             self.train.batch_size,
             shuffle=shuffle,
             seed=seed,
-            query=query,
-            inputs=model.needs_inputs or query is None,
+            extra=extra,
+            inputs=(model.needs_inputs and not whole) or not extra,
             prepared=self.prepared,
             max_tokens=self._max_tokens(),
         )
+
+    def _kept(
+        self, examples: Examples, name: str, key: str, task: int | None
+    ) -> Float[Tensor, "n F"]:
+        """Return the features of a pass that changes no more, each computed once."""
+        model = self.model
+
+        def compute(positions: np.ndarray) -> Tensor:
+            part = examples.take(positions)
+            order = by_length(part)
+            part = part.take(order)
+            query = self.queries(part) if model.needs_query else None
+            loader = make_loader(
+                part,
+                model.backbone,
+                128,
+                extra={} if query is None else {"query": query},
+                prepared=self.prepared,
+                max_tokens=self._max_tokens(),
+            )
+            rows = [model.one_pass(batch, name, task).float().cpu() for batch in loader]
+            return torch.cat(rows)[np.argsort(order)]
+
+        training, width = model.training, model.passes.size
+        model.eval()
+        with torch.no_grad():
+            kept = self.passes.lookup(
+                model.backbone, examples.source, examples.ids, compute, f"pass {key}", width
+            )
+        model.train(training)
+        return kept
 
     def _max_tokens(self) -> int | None:
         """Leave room for the prompts where they take positions of the model."""

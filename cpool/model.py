@@ -1,7 +1,7 @@
 """PromptedModel: from a batch to logits, loss and selections; an ordinary `nn.Module`."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -12,32 +12,16 @@ from torch.nn import functional as F
 from cpool.backbones import Backbone
 from cpool.errors import BackboneError, DataError, StateError
 from cpool.heads import Head, check_finite
-from cpool.inject import encode
 from cpool.inject.prefix import attention_layers
+from cpool.output import Output
+from cpool.passes import Passes
 from cpool.prompter import Prompter, Prompts
-from cpool.readout import Readout, read, reads_final, resolve_readout
-from cpool.selection import Selection
+from cpool.readout import AnyReadout, resolve_readout
+from cpool.rule import Rule
 
 __all__ = ["Output", "PromptedModel"]
 
-
-@dataclass(frozen=True)
-class Output:
-    """What a prompted model answers for a batch.
-
-    Attributes:
-        logits: [B C]; column j is class `model.classes[j]`.
-        loss: cross-entropy plus the policies' losses; None without labels.
-        losses: the terms of the loss by name.
-        selections: branch name → which slots each sample got.
-        features: what the head was given, [B F].
-    """
-
-    logits: Float[Tensor, "B C"]
-    loss: Float[Tensor, ""] | None
-    losses: dict[str, Tensor] = field(default_factory=dict)
-    selections: Mapping[str, Selection] = field(default_factory=dict)
-    features: Tensor | None = None
+_ROWS = ("pixel_values", "input_ids", "query")  # one of them tells how many samples there are
 
 
 class PromptedModel(nn.Module):
@@ -53,6 +37,9 @@ class PromptedModel(nn.Module):
         readout: how hidden states become features; see `cpool.readout.read`.
         mask: classes that compete in training: those of the task, or all seen.
         trunk: a trainable copy of the backbone (fine-tuning); then there are no prompts.
+        rules: what else enters the loss, or happens when a task begins or ends.
+        rates: factors of the learning rate by part: "head", "prompter", "trunk", "rules".
+        apart: run one pass a slot and put their features side by side; see `Passes`.
     """
 
     def __init__(
@@ -61,9 +48,12 @@ class PromptedModel(nn.Module):
         head: Head,
         prompter: Prompter | None = None,
         *,
-        readout: Readout = "query",
+        readout: AnyReadout = "query",
         mask: Literal["task", "seen"] = "task",
         trunk: Backbone | None = None,
+        rules: Sequence[Rule] = (),
+        rates: Mapping[str, float] | None = None,
+        apart: bool = False,
     ) -> None:
         super().__init__()
         # A tuple hides the backbone from the module tree: no optimiser, checkpoint or DDP sees it.
@@ -71,8 +61,10 @@ class PromptedModel(nn.Module):
         self.head = head
         self.prompter = prompter
         self.trunk = trunk
-        self.readout: Readout = resolve_readout(readout, backbone)
-        self.mask = mask
+        self.rules = nn.ModuleList(rules)
+        self.readout: AnyReadout = resolve_readout(readout, backbone)
+        self.passes = Passes(backbone, prompter, self.readout, apart=apart)
+        self.mask, self.rates = mask, dict(rates or {})
         self.method: Any = None
         self.tasks: list[tuple[int, ...]] = []
         _check_layers(backbone, prompter)
@@ -88,21 +80,64 @@ class PromptedModel(nn.Module):
         return self.head.classes
 
     @property
+    def plain(self) -> bool:
+        """Whether the head reads the unprompted query itself, so that no other pass is needed."""
+        return self.trunk is None and self.prompter is None and self.readout == "query"
+
+    @property
     def needs_query(self) -> bool:
         """Whether `forward` reads `batch["query"]` (and computes it when it is not there)."""
         if self.trunk is not None:
             return False
-        return self.prompter is None or self.prompter.needs_query
+        return self.plain or (self.prompter is not None and self.prompter.needs_query)
 
     @property
     def needs_inputs(self) -> bool:
         """Whether `forward` needs the inputs themselves when the query is there."""
-        return self.trunk is not None or self.prompter is not None
+        return not self.plain
+
+    @property
+    def needs_start(self) -> bool:
+        """Whether `begin_task` wants the task's training data."""
+        prompter = self.prompter is not None and self.prompter.needs_start
+        return prompter or self.head.starts or any(r.needs_start for r in self._rules())
 
     @property
     def needs_end(self) -> bool:
         """Whether `end_task` needs the task's training data."""
-        return self.head.fits or (self.prompter is not None and self.prompter.needs_end)
+        prompter = self.prompter is not None and self.prompter.needs_end
+        return prompter or self.head.fits or any(r.needs_end for r in self._rules())
+
+    def _rules(self) -> Iterator[Rule]:
+        for rule in self.rules:
+            assert isinstance(rule, Rule)
+            yield rule
+
+    def trains(self, task: int) -> bool:
+        """Return whether task number `task` has steps of optimisation."""
+        if self.trunk is not None or not self.head.fits:
+            return True
+        sessions = getattr(self.head, "sessions", None)
+        return self.prompter is not None and (sessions is None or task < sessions)
+
+    def one_pass(
+        self, batch: Mapping[str, Tensor], name: str, task: int | None
+    ) -> Float[Tensor, "B F"]:
+        """Return the features of one pass, by its name in `passes.names`."""
+        query = self.query(batch) if self.needs_query else None
+        size = len(next(v for k, v in batch.items() if k in _ROWS))
+        return self.passes.run(batch, self.passes.choose(query, task, size, name))[0]
+
+    def fixed(self, task: int | None) -> dict[str, str]:
+        """Return the passes whose features change no more: name in a batch → what they depend on.
+
+        Args:
+            task: the task that the policies are told.
+        """
+        if self.trunk is not None or self.plain:
+            return {}
+        named = {name: self.passes.key(name, task) for name in self.passes.names}
+        return {name: key for name, key in named.items() if key is not None}
 
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
@@ -126,12 +161,19 @@ class PromptedModel(nn.Module):
         super()._apply(keep, recurse)  # type: ignore[no-untyped-call]
         return self
 
-    def begin_task(self, classes: Sequence[int], task: int | None = None) -> int:
+    def begin_task(
+        self,
+        classes: Sequence[int],
+        task: int | None = None,
+        batches: Iterable[Mapping[str, Tensor]] = (),
+    ) -> int:
         """Freeze what is old, grow what is new, and return the number of the task.
 
         Args:
             classes: the labels of the task; in a domain-incremental stream the same each time.
             task: its number, the next one by default.
+            batches: the task's training data with "labels"; read only if `needs_start`, and may
+                be read more than once.
 
         Raises:
             StateError: the task was begun before, or is not the next.
@@ -150,12 +192,35 @@ class PromptedModel(nn.Module):
                 got=repr(list(classes)),
                 remedy="Pass the labels that occur in the task.",
             )
+        named = sorted({int(c) for c in classes})
+        for rule in self._rules():
+            if rule.needs_start:
+                rule.before(self, batches, named, number)
         if self.prompter is not None:
             self.prompter.begin_task(number)
-        self.head.begin_task(sorted({int(c) for c in classes}))
-        self.tasks.append(tuple(sorted({int(c) for c in classes})))
+        self.head.begin_task(named)
+        self.tasks.append(tuple(named))
+        self._start(batches, number)
+        for rule in self._rules():
+            rule.begin(self, number)
         self.train()
         return number
+
+    @torch.no_grad()
+    def _start(self, batches: Iterable[Mapping[str, Tensor]], task: int) -> None:
+        """Let keys and heads start from the task's training data, where they do."""
+        self.eval()
+        if self.prompter is not None and self.prompter.needs_start:
+            self.prompter.start_task(torch.cat([self.query(b) for b in batches]), task)
+        if self.head.starts:
+            features, labels = [], []
+            for batch in batches:
+                features.append(self._unprompted(batch))
+                labels.append(self._on_device(batch["labels"]))
+            self.head.start(torch.cat(features).float(), torch.cat(labels))
+
+    def _unprompted(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "B F"]:
+        return self.query(batch) if self.plain else self.passes.run(batch, None)[0]
 
     @torch.no_grad()
     def end_task(self, batches: Iterable[Mapping[str, Tensor]] = ()) -> None:
@@ -167,19 +232,31 @@ class PromptedModel(nn.Module):
         task = len(self.tasks) - 1
         _need_task(task >= 0)
         self.eval()
+        if self.prompter is not None:
+            self.prompter.freeze_grown()
         if not self.needs_end:
+            for rule in self._rules():
+                with torch.enable_grad():
+                    rule.end(self, (), None, None, task)
             return
         kept = list(batches)
         if not kept:
             raise DataError(
                 expected="the task's training data", got="nothing", remedy="Pass the loader."
             )
+        labels = torch.cat([self._on_device(batch["labels"]) for batch in kept])
         if self.prompter is not None and self.prompter.needs_end:
-            self.prompter.end_task(torch.cat([self._query(b) for b in kept]), task)
-        if self.head.fits:
-            features = [self._features(batch, task)[0].float() for batch in kept]
-            labels = torch.cat([self._on_device(batch["labels"]) for batch in kept])
-            self.head.fit(torch.cat(features), labels)
+            queries = torch.cat([self.query(b) for b in kept])
+            self.prompter.end_task(queries, task, labels)
+        features = None
+        if self.head.fits or any(rule.needs_end for rule in self._rules()):
+            parts = [self._features(batch, task)[0].float() for batch in kept]
+            features = torch.cat(parts)
+        if self.head.fits and features is not None:
+            self.head.fit(features, labels)
+        for rule in self._rules():
+            with torch.enable_grad():
+                rule.end(self, kept, features, labels, task)
 
     def forward(self, batch: Mapping[str, Tensor], task: int | None = None) -> Output:
         """Answer a batch.
@@ -194,16 +271,38 @@ class PromptedModel(nn.Module):
             StateError: before `begin_task`, or with a task that was not begun.
             DataError: labels of classes that no task announced.
         """
+        output = self.answer(batch, task)
+        if output.loss is None or not self.training or not self.rules:
+            return output
+        losses = dict(output.losses)
+        for rule in self._rules():
+            losses.update(rule.loss(self, batch, output, task))
+        return replace(output, loss=torch.stack(list(losses.values())).sum(), losses=losses)
+
+    def answer(
+        self,
+        batch: Mapping[str, Tensor],
+        task: int | None = None,
+        *,
+        mask: Literal["task", "seen"] | None = None,
+    ) -> Output:
+        """Answer a batch as `forward` does, but without the rules.
+
+        Args:
+            batch: as for `forward`.
+            task: as for `forward`.
+            mask: classes that compete in the cross-entropy; the model's own choice by default.
+        """
         self._check_task(task)
         features, prompts = self._features(batch, task)
-        logits = self.head(features)
+        logits = self._logits(features, prompts)
         allowed = self._allowed(task)
         losses: dict[str, Tensor] = {}
         loss = None
         if "labels" in batch:
             target = self.head.columns(_labels(self._on_device(batch["labels"])))
             competing = logits.float()
-            if allowed is not None and (not self.training or self.mask == "task"):
+            if allowed is not None and (not self.training or (mask or self.mask) == "task"):
                 if not bool(allowed[target].all()):
                     raise DataError(
                         expected=f"labels of task {task}, {list(self.tasks[task or 0])}",
@@ -220,6 +319,15 @@ class PromptedModel(nn.Module):
         selections = {} if prompts is None else prompts.selections
         return Output(logits, loss, losses, selections, features)
 
+    def _logits(
+        self, features: Float[Tensor, "B F"], prompts: Prompts | None
+    ) -> Float[Tensor, "B C"]:
+        if not self.head.routed or prompts is None:
+            return self.head(features)  # type: ignore[no-any-return]
+        selection = next(iter(prompts.selections.values()))
+        expert = selection.index[:, 0].expand(len(features))
+        return self.head(features, expert)  # type: ignore[no-any-return]
+
     def _check_task(self, task: int | None) -> None:
         _need_task(bool(self.tasks))
         if task is not None and not 0 <= task < len(self.tasks):
@@ -235,7 +343,12 @@ class PromptedModel(nn.Module):
                 remedy="Older prompts are frozen. Call model.eval() to predict with them.",
             )
 
-    def _query(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "B Q"]:
+    def query(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "B Q"]:
+        """Return the query features of a batch: those in it, checked, or computed.
+
+        Raises:
+            DataError: `batch["query"]` of a wrong shape, or not finite.
+        """
         if "query" not in batch:
             return self.backbone.query(batch)
         query = self._on_device(batch["query"])
@@ -253,15 +366,24 @@ class PromptedModel(nn.Module):
     ) -> tuple[Float[Tensor, "B F"], Prompts | None]:
         if self.trunk is not None:
             return self.trunk.features(batch), None
-        query = self._query(batch) if self.needs_query else None
-        if self.prompter is None:
+        query = self.query(batch) if self.needs_query else None
+        if self.plain:
             assert query is not None
             return query, None
-        size = next(len(v) for k, v in batch.items() if k in ("pixel_values", "input_ids"))
-        prompts = self.prompter(query, task, batch=size)
-        deep = self.readout == "query" and not reads_final(self.backbone)
-        encoded = encode(self.backbone, batch, prompts, all_layers=deep)
-        return read(self.readout, self.backbone, encoded), prompts
+        names = self.passes.names
+        if self.training and self.passes.apart:
+            names = ["features"]  # a task trains its own slot alone
+        size = len(next(v for k, v in batch.items() if k in _ROWS or k in names))
+        parts: list[Tensor] = []
+        prompts = None
+        for name in names:
+            prompts = self.passes.choose(query, task, size, name)
+            if name in batch:
+                parts.append(self._on_device(batch[name]))
+                continue
+            features, prompts = self.passes.run(batch, prompts)
+            parts.append(features)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1), prompts
 
     def _allowed(self, task: int | None) -> Bool[Tensor, " C"] | None:
         if task is None:
@@ -285,6 +407,7 @@ class PromptedModel(nn.Module):
             "tasks": [list(classes) for classes in self.tasks],
             "head": self.head.layout(),
             "branches": branches,
+            "rules": [rule.layout() for rule in self._rules()],
         }
 
     def restore(self, layout: Mapping[str, Any]) -> None:
@@ -296,6 +419,8 @@ class PromptedModel(nn.Module):
             for branch in self.prompter:
                 branch.pool.restore(layout["branches"][branch.name]["pool"])
                 branch.policy.restore(layout["branches"][branch.name]["policy"])
+        for rule, part in zip(self._rules(), layout.get("rules", []), strict=True):
+            rule.restore(part)
         self.eval()
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 from torch.utils.data import DataLoader
@@ -19,9 +19,15 @@ __all__ = ["make_optimizer", "optimise"]
 def make_optimizer(model: PromptedModel, train: TrainSettings) -> Optimizer:
     """Return a new optimiser over what trains now; call it after every growth.
 
-    Parameters made after an optimiser was built are unknown to it and would never train.
+    Parameters made after an optimiser was built are unknown to it and would never train. The
+    parts of a model may have rates of their own (`model.rates`).
     """
-    parameters = list(model.parameters())
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        groups.setdefault(model.rates.get(name.split(".")[0], 1.0), []).append(parameter)
+    parameters = [
+        {"params": group, "lr": train.lr * factor} for factor, group in sorted(groups.items())
+    ]
     if train.optimizer == "sgd":
         return SGD(parameters, train.lr, momentum=train.momentum, weight_decay=train.weight_decay)
     kind = AdamW if train.optimizer == "adamw" else Adam

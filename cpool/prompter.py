@@ -1,54 +1,32 @@
-"""Branch = pool + policy + site; Prompter = the branches of one method."""
+"""Prompter: the branches of one method, from queries to prompts."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from types import MappingProxyType
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from cpool.branch import Branch, EmbeddingSite, PrefixSite, Site
 from cpool.errors import PoolError, StateError
-from cpool.initialisers import Initialiser
-from cpool.policies import Policy
-from cpool.policies.soft_attention import orthogonality
-from cpool.policies.top_k import TopK
-from cpool.pool import PromptPool
 from cpool.selection import Selection
 
-__all__ = ["Branch", "EmbeddingSite", "PrefixSite", "Prompter", "Prompts", "Site"]
+__all__ = ["Branch", "EmbeddingSite", "Live", "PrefixSite", "Prompter", "Prompts", "Site"]
 
 
-@dataclass(frozen=True)
-class EmbeddingSite:
-    """Prompt tokens beside the input's embeddings: S = 1, W = D."""
-
-    sites: int = 1
-
-
-@dataclass(frozen=True)
-class PrefixSite:
-    """Keys and values put before those of some attention layers: S = 2 per layer, k then v.
+class Live(NamedTuple):
+    """A prefix that is made when its layer runs.
 
     Attributes:
-        layers: layer numbers from 0.
-        heads: number of key-value heads of the model.
-        halves: True when the prompt is cut in two, first half keys, second half values
-            (CODA-Prompt); then S = 1 per layer.
+        length: N, tokens of the prefix.
+        make: from the pooled hidden state that enters the layer [B D] to keys and values, each
+            [B heads N head_dim].
     """
 
-    layers: tuple[int, ...]
-    heads: int
-    halves: bool = False
-
-    @property
-    def sites(self) -> int:
-        """S, the number of sites that the pool needs."""
-        return len(self.layers) * (1 if self.halves else 2)
-
-
-Site: TypeAlias = EmbeddingSite | PrefixSite
+    length: int
+    make: Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class Prompts(NamedTuple):
@@ -58,107 +36,21 @@ class Prompts(NamedTuple):
         tokens: prompt tokens for the embedding, [B N D], or None.
         layers: layer number → (keys, values), each [B heads N head_dim].
         loss: sum of the policies' losses, a scalar.
-        selections: branch name → what was chosen.
+        selections: branch name → what was chosen; that of a live branch after its layer ran.
+        live: layer number → prefix that is made in the pass.
     """
 
     tokens: Float[Tensor, "B N D"] | None
     layers: Mapping[int, tuple[Tensor, Tensor]]
     loss: Float[Tensor, ""]
     selections: Mapping[str, Selection]
+    live: Mapping[int, Live] = MappingProxyType({})
 
-
-class Branch(nn.Module):
-    """One pool, the policy that reads it, and where its prompts go.
-
-    Args:
-        name: unique in its prompter; names its files and plots.
-        pool: the values.
-        policy: the keys.
-        site: where the prompts go.
-        start: slots made before the first task, shared by all tasks and never frozen; a branch has
-            either these or slots of each task.
-        per_task: slots made at the start of each task; all older ones are frozen then.
-        init_next: makes the initialiser of a later task's slots from the pool, such as
-            `lambda pool: from_slot(pool, -1)`; the pool's own one by default.
-        penalty: weight of the orthogonality of the prompt values (CODA-Prompt).
-    """
-
-    def __init__(
-        self,
-        name: str,
-        pool: PromptPool,
-        policy: Policy,
-        site: Site,
-        *,
-        start: int = 0,
-        per_task: int = 0,
-        init_next: Callable[[PromptPool], Initialiser] | None = None,
-        penalty: float = 0.0,
-    ) -> None:
-        super().__init__()
-        if pool.sites != site.sites:
-            raise PoolError(
-                expected=f"a pool of {site.sites} sites for {site}",
-                got=f"{pool.sites}",
-                remedy="Make the pool with PromptPool(sites=site.sites, …).",
-            )
-        if (start >= 1) == (per_task >= 1):
-            # Keys and prompts freeze together, so shared slots get a branch of their own.
-            raise PoolError(
-                expected="either start or per_task of at least 1",
-                got=f"start={start}, per_task={per_task}"
-                + (": a pool of 0 slots" if start + per_task < 1 else ""),
-                remedy="Say how many slots there are at the start, or are added each task; for "
-                "both, make two branches.",
-            )
-        self.name, self.site = name, site
-        self.pool, self.policy = pool, policy
-        self.start, self.per_task = start, per_task
-        self.init_next, self.penalty = init_next, penalty
-        # A pool that is too small for its policy is refused when it is made, not in training.
-        if isinstance(policy, TopK) and policy.k > (reach := self._reach()):
-            raise PoolError(
-                expected=f"top-k of at most {reach}, the slots to choose from in the first task",
-                got=f"top-k of {policy.k}",
-                remedy="Choose a smaller top-k or a larger pool.",
-            )
-
-    def _reach(self) -> int:
-        return len(self.pool) or self.start + self.per_task
-
-    def begin_task(self, task: int) -> None:
-        """Freeze what exists if this branch grows, then grow."""
-        if self.start and not len(self.pool):
-            self._grow(self.start, None)
-        if self.per_task:
-            self.pool.freeze_all()
-            self.policy.freeze_all()
-            self._grow(self.per_task, task)
-        elif isinstance(self.policy, TopK):
-            self.policy.next_task()
-
-    def _grow(self, n: int, task: int | None) -> None:
-        later = len(self.pool) and self.init_next is not None
-        init = self.init_next(self.pool) if later and self.init_next else None
-        parent = len(self.pool) - 1 if later else None
-        self.pool.grow(n, init, task=task, parent=parent)
-        self.policy.grow(n, task)
-
-    def forward(
-        self, query: Float[Tensor, "B Q"] | None, task: int | None, batch: int
-    ) -> tuple[Float[Tensor, "B S N W"], Selection]:
-        """Choose and read the slots for a batch of `batch` samples."""
-        training = self.training and task is not None
-        selection = self.policy(query, task, self.pool.available(training=training))
-        if training and torch.is_grad_enabled():
-            self.pool.mark_trained(selection.index)
-        values = self.pool.gather(selection).expand(batch, -1, -1, -1)
-        if self.penalty and training:
-            used = selection.index[0]  # SoftAttention gives every sample the same slots
-            rows = self.pool.values()[used].flatten(2).transpose(0, 1)
-            extra = torch.stack([orthogonality(site) for site in rows]).sum()
-            selection = selection._replace(loss=selection.loss + self.penalty * extra)
-        return values, selection
+    def finished(self) -> "Prompts":
+        """Return the prompts with the losses of live branches, which the pass has made, too."""
+        if not self.live:
+            return self
+        return self._replace(loss=_total(self.selections))
 
 
 class Prompter(nn.Module):
@@ -189,7 +81,7 @@ class Prompter(nn.Module):
     @property
     def needs_query(self) -> bool:
         """Whether any policy reads the query: if not, the query pass is saved."""
-        return any(branch.policy.needs_query for branch in self)
+        return any(branch.policy.needs_query and not branch.live for branch in self)
 
     @property
     def needs_end(self) -> bool:
@@ -225,9 +117,32 @@ class Prompter(nn.Module):
             branch.begin_task(task)
         self.started.append(task)
 
-    def end_task(self, query: Float[Tensor, "n Q"], task: int) -> None:
+    def freeze_grown(self) -> None:
+        """Freeze the slots of a finished task, where tasks have slots of their own."""
+        for branch in self:
+            if branch.per_task:
+                branch.pool.freeze_all()
+                branch.policy.freeze_all()
+
+    @property
+    def needs_start(self) -> bool:
+        """Whether any policy wants the queries of a task before it is trained."""
+        return any(branch.policy.needs_start for branch in self)
+
+    def start_task(self, query: Float[Tensor, "n Q"], task: int) -> None:
+        """Let the policies look at the training queries of a task that has begun."""
+        for branch in self:
+            if branch.policy.needs_start:
+                branch.policy.start_task(query, task)
+
+    def end_task(
+        self, query: Float[Tensor, "n Q"], task: int, labels: Int[Tensor, " n"] | None = None
+    ) -> None:
         """Let the policies learn from the training queries of a finished task."""
         for branch in self:
+            if branch.policy.needs_labels:
+                assert labels is not None
+                branch.policy.end_classes(query, labels, task)
             branch.policy.end_task(query, task)
 
     def forward(
@@ -248,17 +163,58 @@ class Prompter(nn.Module):
         assert size is not None
         tokens: list[Tensor] = []
         layers: dict[int, tuple[Tensor, Tensor]] = {}
+        live: dict[int, Live] = {}
         selections: dict[str, Selection] = {}
         for branch in self:
+            if isinstance(branch.site, PrefixSite) and branch.site.live:
+                live[branch.site.layers[0]] = self._live(branch, branch.site, task, selections)
+                continue
             values, selections[branch.name] = branch(query, task, size)
             if isinstance(branch.site, EmbeddingSite):
                 tokens.append(values[:, 0])
                 continue
             for layer, pair in split_prefix(values, branch.site).items():
                 layers[layer] = _join(layers.get(layer), pair)
-        # Losses of policies without one are zeros on the pool's device.
-        loss = torch.stack([s.loss.float() for s in selections.values()]).sum()
-        return Prompts(torch.cat(tokens, 1) if tokens else None, layers, loss, selections)
+        joined = torch.cat(tokens, 1) if tokens else None
+        return Prompts(joined, layers, _total(selections), selections, live)
+
+    def forced(self, slot: int) -> Prompts:
+        """Return one slot of the only branch, for every sample of a batch.
+
+        Raises:
+            PoolError: there are several branches, or no such slot.
+        """
+        branch, *others = self
+        if others:
+            raise PoolError(
+                expected="one branch, whose slots are run apart",
+                got=f"{1 + len(others)}",
+                remedy="Use one branch, or let the policies choose.",
+            )
+        branch.pool.check_slot(slot)
+        index = torch.tensor([[slot]], device=branch.pool.trained_steps.device)
+        selection = Selection(index, None, torch.zeros((), device=index.device))
+        values = branch.pool.gather(selection)
+        if isinstance(branch.site, EmbeddingSite):
+            return Prompts(values[:, 0], {}, selection.loss, {branch.name: selection})
+        layers = split_prefix(values, branch.site)
+        return Prompts(None, layers, selection.loss, {branch.name: selection})
+
+    def _live(
+        self, branch: Branch, site: PrefixSite, task: int | None, selections: dict[str, Selection]
+    ) -> Live:
+        def make(query: Float[Tensor, "B Q"]) -> tuple[Tensor, Tensor]:
+            values, selections[branch.name] = branch(query, task, len(query))
+            return split_prefix(values, site)[site.layers[0]]
+
+        length = branch.policy.chosen(len(branch.pool)) * branch.pool.length
+        return Live(length // 2 if site.halves else length, make)
+
+
+def _total(selections: Mapping[str, Selection]) -> Float[Tensor, ""]:
+    """Return the sum of the losses; those of policies without one are zeros on their device."""
+    losses = [selection.loss.float() for selection in selections.values()]
+    return torch.stack(losses).sum() if losses else torch.zeros(())
 
 
 def split_prefix(

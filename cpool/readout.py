@@ -1,20 +1,59 @@
 """Readouts: from the hidden states of a prompted pass to one feature vector a sample."""
 
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from cpool.backbones import Backbone
+from cpool.backbones.pooling import check_layers, pool_layers
 from cpool.errors import BackboneError
 from cpool.inject import Encoded
 
-__all__ = ["Readout", "read", "readout_size", "reads_final", "resolve_readout"]
+__all__ = [
+    "AnyReadout",
+    "LayersReadout",
+    "Readout",
+    "last_half",
+    "read",
+    "readout_size",
+    "reads_final",
+    "resolve_readout",
+]
 
 Readout: TypeAlias = Literal["query", "cls", "prompts", "tokens"]
 
 
-def resolve_readout(readout: Readout, backbone: Backbone) -> Readout:
+@dataclass(frozen=True)
+class LayersReadout:
+    """Several layers side by side, each pooled and brought to norm 1, divided by √(their number).
+
+    Attributes:
+        layers: numbers of hidden states, from 0 (embeddings) to L (final), or from the end.
+        poolings: "cls", "mean" or both, one after the other for each layer.
+    """
+
+    layers: tuple[int, ...]
+    poolings: tuple[Literal["cls", "mean"], ...] = ("mean",)
+
+
+AnyReadout: TypeAlias = Readout | LayersReadout
+
+
+def last_half(backbone: Backbone, share: float = 0.5) -> LayersReadout:
+    """Return the readout of the last `share` of the layers: the mean over real tokens, and [CLS].
+
+    [CLS] is read in vision models that have one; text encoders are trained on the mean.
+    """
+    first = backbone.num_layers - max(1, round(backbone.num_layers * share)) + 1
+    layers = tuple(range(first, backbone.num_layers + 1))
+    both = backbone.kind == "vision" and backbone.has_cls
+    return LayersReadout(layers, ("cls", "mean") if both else ("mean",))
+
+
+def resolve_readout(readout: AnyReadout, backbone: Backbone) -> AnyReadout:
     """Return what a readout becomes on a backbone.
 
     In a causal model the outputs of prompts in front of the text cannot depend on the text, so
@@ -23,9 +62,14 @@ def resolve_readout(readout: Readout, backbone: Backbone) -> Readout:
     Raises:
         BackboneError: [CLS] is asked of a model that has none.
     """
+    if isinstance(readout, LayersReadout):
+        check_layers(readout.layers, backbone.num_layers)
+        number = backbone.num_layers + 1
+        readout = LayersReadout(tuple(i % number for i in readout.layers), readout.poolings)
     if readout == "prompts" and backbone.kind == "causal":
         return "tokens"
-    if readout == "cls" and not backbone.has_cls:
+    wants = "cls" in readout.poolings if isinstance(readout, LayersReadout) else readout == "cls"
+    if wants and not backbone.has_cls:
         raise BackboneError(
             expected="a backbone with a [CLS] token for the readout 'cls'",
             got=f"{backbone.name} ({backbone.family}), which has none",
@@ -34,8 +78,10 @@ def resolve_readout(readout: Readout, backbone: Backbone) -> Readout:
     return readout
 
 
-def readout_size(readout: Readout, backbone: Backbone) -> int:
+def readout_size(readout: AnyReadout, backbone: Backbone) -> int:
     """Return F, the size of the features."""
+    if isinstance(readout, LayersReadout):
+        return backbone.hidden_size * len(readout.layers) * len(readout.poolings)
     return backbone.query_size if readout == "query" else backbone.hidden_size
 
 
@@ -45,22 +91,27 @@ def reads_final(backbone: Backbone) -> bool:
     return all(layer % (last + 1) == last for layer in backbone.layers)
 
 
-def read(readout: Readout, backbone: Backbone, encoded: Encoded) -> Float[Tensor, "B F"]:
+def read(readout: AnyReadout, backbone: Backbone, encoded: Encoded) -> Float[Tensor, "B F"]:
     """Return one feature vector a sample.
 
     Args:
         readout: "query": pooled as the backbone's query is (same layers, pooling and norm);
             "cls": the [CLS] output; "prompts": mean of the prompts' outputs (L2P);
-            "tokens": mean over real tokens, neither prompts nor padding.
+            "tokens": mean over real tokens, neither prompts nor padding; or several layers.
         backbone: the model that made `encoded`.
         encoded: the hidden states, the mask of real tokens, and where the prompts are.
     """
     if readout == "query":
         return backbone.pool(encoded.hidden_states, encoded.mask)
+    if isinstance(readout, LayersReadout):
+        states = [encoded.hidden_states[i] for i in readout.layers]
+        pooled = [pool_layers(states, encoded.mask, how, True) for how in readout.poolings]
+        # Each is of norm 1, all its layers together; features of several poolings, too.
+        return torch.cat(pooled, dim=1).div(len(pooled) ** 0.5)
     last = encoded.hidden_states[-1]
     if readout == "cls":
         return last[:, 0]
-    if readout == "prompts":
+    if readout == "prompts" and encoded.prompts.stop > encoded.prompts.start:
         return last[:, encoded.prompts].mean(dim=1)
     weight = encoded.mask.to(last.dtype).unsqueeze(-1)
     return (last * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1)

@@ -4,7 +4,7 @@ A context variable, not an attribute of the model: two threads, or two prompted 
 backbone, each see their own call, and a call that ends leaves nothing behind.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -16,11 +16,15 @@ __all__ = ["CALL", "Call", "Prefix", "Seen", "active"]
 
 
 class Prefix(NamedTuple):
-    """Keys and values that one layer gets in front of its own, each [B H N E]."""
+    """Keys and values that one layer gets in front of its own, each [B H N E].
+
+    A live prefix is made when its layer runs: `make` gets the hidden state that enters the layer.
+    """
 
     layer: int
     key: Tensor
     value: Tensor
+    make: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
 
 
 class Seen(NamedTuple):
@@ -57,6 +61,9 @@ class Call:
         self.turns[module] = turn + 1
         prefix = prefixes[turn % len(prefixes)]
         self.consumed.add(prefix.layer)
+        if prefix.make is not None:
+            key, value = prefix.make(self.states[prefix.layer])
+            prefix = prefix._replace(key=key, value=value)
         return prefix if prefix.key.shape[2] else None
 
 

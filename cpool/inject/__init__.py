@@ -1,7 +1,8 @@
 """Putting prompts into a model without forking it."""
 
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from cpool.backbones import Backbone
 from cpool.backbones._inputs import Batch
+from cpool.backbones.pooling import pool_layers
 from cpool.errors import BackboneError
 from cpool.inject.embedding import hooked, insert, through_inputs
 from cpool.inject.prefix import prefixes
@@ -56,11 +58,15 @@ def encode(
     size = len(next(iter(inputs.values())))
     tokens = None if prompts is None else _tokens(backbone, prompts.tokens, size)
     layers = {} if prompts is None else _prefixes(prompts, size)
-    numbers = range(backbone.num_layers) if all_layers else ()
+    live = {} if prompts is None else _live(backbone, prompts, inputs)
+    numbers = range(backbone.num_layers) if all_layers else tuple(live)
     mask = inputs.get("attention_mask")
     with ExitStack() as stack:
-        call = stack.enter_context(prefixes(backbone, layers))
-        longest = max((key.shape[2] for key, _ in layers.values()), default=0)
+        call = stack.enter_context(prefixes(backbone, layers, live))
+        lengths = [key.shape[2] for key, _ in layers.values()]
+        if prompts is not None:
+            lengths += [live.length for live in prompts.live.values()]
+        longest = max(lengths, default=0)
         # What a cache would do to a decoder; the tokens of an encoder keep their positions.
         offset = longest if backbone.kind == "causal" else 0
         if tokens is not None and backbone.site == "hidden":
@@ -69,7 +75,8 @@ def encode(
         inputs = _arranged(backbone, inputs, tokens, offset)
         states = backbone.run(inputs, numbers)
     final = states[backbone.num_layers]
-    return Encoded((*(states[i] for i in numbers), final), *_rows(backbone, mask, final, tokens))
+    inner = (states[i] for i in numbers) if all_layers else ()
+    return Encoded((*inner, final), *_rows(backbone, mask, final, tokens))
 
 
 def _tokens(backbone: Backbone, tokens: Tensor | None, size: int) -> Tensor | None:
@@ -96,6 +103,33 @@ def _prefixes(prompts: Prompts, size: int) -> dict[int, tuple[Tensor, Tensor]]:
             )
         result[number] = (key.expand(size, -1, -1, -1), value.expand(size, -1, -1, -1))
     return result
+
+
+def _live(
+    backbone: Backbone, prompts: Prompts, inputs: Mapping[str, Tensor]
+) -> dict[int, Callable[[Tensor], tuple[Tensor, Tensor]]]:
+    """Return what makes each live prefix from the hidden state that enters its layer.
+
+    A live prompt is queried by that state, pooled as the backbone pools ([CLS], or the mean over
+    real tokens), and no gradient flows through the query.
+    """
+    if prompts.live and prompts.tokens is not None:
+        raise BackboneError(
+            expected="live prefixes without prompt tokens beside them",
+            got=f"{prompts.tokens.shape[1]} prompt tokens",
+            remedy="Use a method with one kind of prompt.",
+        )
+    real = inputs.get("attention_mask")
+
+    def bound(make: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Any:
+        def made(state: Tensor) -> tuple[Tensor, Tensor]:
+            state = state.detach()
+            mask = backbone.real_tokens(real, state)
+            return make(pool_layers([state], mask, backbone.pooling, False))
+
+        return made
+
+    return {layer: bound(live.make) for layer, live in prompts.live.items()}
 
 
 def _arranged(

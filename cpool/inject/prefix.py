@@ -10,7 +10,7 @@ Prefix keys enter as they are, without rotation or position. A prefix is visible
 also in layers with a sliding window.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from threading import Lock
 from typing import Any
@@ -27,6 +27,8 @@ from cpool.errors import BackboneError
 __all__ = ["attention_layers", "prefixes"]
 
 Layers = Mapping[int, tuple[Float[Tensor, "B H N E"], Float[Tensor, "B H N E"]]]
+# Made when its layer runs, from the hidden state [B T D] that enters it.
+Live = Mapping[int, Callable[[Tensor], tuple[Tensor, Tensor]]]
 
 
 # ---- which module is which layer --------------------------------------------------------------
@@ -109,7 +111,7 @@ def _configs(backbone: Backbone) -> list[Any]:
 
 
 @contextmanager
-def prefixes(backbone: Backbone, layers: Layers) -> Iterator[Call]:
+def prefixes(backbone: Backbone, layers: Layers, live: Live | None = None) -> Iterator[Call]:
     """Put prefixes into some layers of a backbone for the calls made inside this context.
 
     Other backbones, other threads and what runs after the context are not touched, also when it
@@ -118,16 +120,19 @@ def prefixes(backbone: Backbone, layers: Layers) -> Iterator[Call]:
     Args:
         backbone: the model.
         layers: layer number → (keys, values), each [B H N E] with H key-value heads of width E.
+        live: layer number → what makes them from the hidden state [B T D] that enters the layer;
+            that state must be among those that the forward captures.
 
     Raises:
         BackboneError: a layer or shape that the model does not have, a model whose attention
             cannot be reached, or a layer that did not use its prefix.
     """
-    seen = _record(backbone) if layers else ()
-    call = Call(prefixes=_by_module(backbone, layers, seen))
-    with active(call), _switched(backbone) if layers else nullcontext():
+    wanted = {*layers, *(live or {})}
+    seen = _record(backbone) if wanted else ()
+    call = Call(prefixes=_by_module(backbone, layers, live or {}, seen))
+    with active(call), _switched(backbone) if wanted else nullcontext():
         yield call
-    skipped = sorted(set(layers) - call.consumed)
+    skipped = sorted(wanted - call.consumed)
     if skipped:
         names = {module: name for name, module in backbone.plain_model.named_modules()}
         raise BackboneError(
@@ -138,29 +143,53 @@ def prefixes(backbone: Backbone, layers: Layers) -> Iterator[Call]:
 
 
 def _by_module(
-    backbone: Backbone, layers: Layers, seen: tuple[Seen, ...]
+    backbone: Backbone, layers: Layers, live: Live, seen: tuple[Seen, ...]
 ) -> dict[nn.Module, list[Prefix]]:
-    for number, (key, value) in layers.items():
-        if not 0 <= number < backbone.num_layers:
+    for number in (*layers, *live):
+        if not 0 <= number < backbone.num_layers or (number in layers and number in live):
             raise BackboneError(
-                expected=f"layers from 0 to {backbone.num_layers - 1} of {backbone.family!r}",
+                expected=f"layers from 0 to {backbone.num_layers - 1} of {backbone.family!r}, "
+                "each with a prefix or with a live one",
                 got=f"a prefix for layer {number}",
-                remedy="Choose layers that the model has.",
+                remedy="Choose layers that the model has, each once.",
             )
-        heads, width = seen[number].heads, seen[number].head_dim
-        for tensor in (key, value):
-            if tensor.dim() != 4 or tensor.shape[1::2] != (heads, width):
-                raise BackboneError(
-                    expected=f"keys and values [B {heads} N {width}] for layer {number} of "
-                    f"{backbone.family!r}",
-                    got=f"{tuple(tensor.shape)}",
-                    remedy="Split the prompt into the model's key-value heads.",
-                )
-    result: dict[nn.Module, list[Prefix]] = {seen[number].module: [] for number in layers}
+    for number, pair in layers.items():
+        _check(backbone, number, pair, seen)
+    result: dict[nn.Module, list[Prefix]] = {seen[n].module: [] for n in (*layers, *live)}
     for number, (module, _, _) in enumerate(seen):
         if module in result:  # also the turns without a prefix of a module that runs several times
-            result[module].append(Prefix(number, *layers.get(number, _EMPTY)))
+            made = live.get(number)
+            checked = None if made is None else _checked(backbone, number, made, seen)
+            result[module].append(Prefix(number, *layers.get(number, _EMPTY), checked))
     return result
+
+
+def _checked(
+    backbone: Backbone,
+    number: int,
+    make: Callable[[Tensor], tuple[Tensor, Tensor]],
+    seen: tuple[Seen, ...],
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    def made(state: Tensor) -> tuple[Tensor, Tensor]:
+        pair = make(state)
+        _check(backbone, number, pair, seen)
+        return pair
+
+    return made
+
+
+def _check(
+    backbone: Backbone, number: int, pair: tuple[Tensor, Tensor], seen: tuple[Seen, ...]
+) -> None:
+    heads, width = seen[number].heads, seen[number].head_dim
+    for tensor in pair:
+        if tensor.dim() != 4 or tensor.shape[1::2] != (heads, width):
+            raise BackboneError(
+                expected=f"keys and values [B {heads} N {width}] for layer {number} of "
+                f"{backbone.family!r}",
+                got=f"{tuple(tensor.shape)}",
+                remedy="Split the prompt into the model's key-value heads.",
+            )
 
 
 _EMPTY = (torch.empty(1, 1, 0, 1), torch.empty(1, 1, 0, 1))

@@ -23,6 +23,7 @@ class Method(ABC):
         joint: whether it sees the data of all tasks at once (an upper bound, not a method).
         prompts: whether it uses prompts at all (else it is a baseline).
         closed_form: whether it is fitted without any step of optimisation.
+        needs_task: whether it must be told the task of a sample at test.
     """
 
     name: ClassVar[str]
@@ -31,6 +32,7 @@ class Method(ABC):
     joint: ClassVar[bool] = False
     prompts: ClassVar[bool] = True
     closed_form: ClassVar[bool] = False
+    needs_task: ClassVar[bool] = False
 
     def build(self, backbone: Backbone) -> PromptedModel:
         """Build a new model on `backbone`, which stays as it is.

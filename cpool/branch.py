@@ -1,0 +1,165 @@
+"""Branch: one pool, the policy that reads it, and the site where its prompts go."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cpool.errors import PoolError
+from cpool.initialisers import Initialiser
+from cpool.policies import Policy
+from cpool.policies.soft_attention import orthogonality
+from cpool.policies.top_k import TopK
+from cpool.pool import PromptPool
+from cpool.selection import Selection
+
+__all__ = ["Branch", "EmbeddingSite", "PrefixSite", "Site"]
+
+
+@dataclass(frozen=True)
+class EmbeddingSite:
+    """Prompt tokens beside the input's embeddings: S = 1, W = D."""
+
+    sites: int = 1
+
+
+@dataclass(frozen=True)
+class PrefixSite:
+    """Keys and values put before those of some attention layers: S = 2 per layer, k then v.
+
+    Attributes:
+        layers: layer numbers from 0.
+        heads: number of key-value heads of the model.
+        halves: True when the prompt is cut in two, first half keys, second half values
+            (CODA-Prompt); then S = 1 per layer.
+        live: True when the query is the hidden state that enters the layer, pooled, instead of
+            the feature of an unprompted pass (OS-Prompt, ConvPrompt); one layer a branch then.
+    """
+
+    layers: tuple[int, ...]
+    heads: int
+    halves: bool = False
+    live: bool = False
+
+    @property
+    def sites(self) -> int:
+        """S, the number of sites that the pool needs."""
+        return len(self.layers) * (1 if self.halves else 2)
+
+
+Site: TypeAlias = EmbeddingSite | PrefixSite
+
+
+class Branch(nn.Module):
+    """One pool, the policy that reads it, and where its prompts go.
+
+    Args:
+        name: unique in its prompter; names its files and plots.
+        pool: the values.
+        policy: the keys.
+        site: where the prompts go.
+        start: slots made before the first task, shared by all tasks and never frozen; a branch has
+            either these or slots of each task.
+        per_task: slots made at the start of each task; all older ones are frozen then.
+        init_next: makes the initialiser of a later task's slots from the pool, such as
+            `lambda pool: from_slot(pool, -1)`; the pool's own one by default.
+        penalty: weight of the orthogonality of the prompt values (CODA-Prompt).
+        sessions: how many tasks add slots; all by default, 1 for the first task only.
+
+    Attributes:
+        growing: set to False before a task begins, to let it add no slots.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pool: PromptPool,
+        policy: Policy,
+        site: Site,
+        *,
+        start: int = 0,
+        per_task: int = 0,
+        init_next: Callable[[PromptPool], Initialiser] | None = None,
+        penalty: float = 0.0,
+        sessions: int | None = None,
+    ) -> None:
+        super().__init__()
+        if pool.sites != site.sites:
+            raise PoolError(
+                expected=f"a pool of {site.sites} sites for {site}",
+                got=f"{pool.sites}",
+                remedy="Make the pool with PromptPool(sites=site.sites, …).",
+            )
+        if (start >= 1) == (per_task >= 1):
+            # Keys and prompts freeze together, so shared slots get a branch of their own.
+            raise PoolError(
+                expected="either start or per_task of at least 1",
+                got=f"start={start}, per_task={per_task}"
+                + (": a pool of 0 slots" if start + per_task < 1 else ""),
+                remedy="Say how many slots there are at the start, or are added each task; for "
+                "both, make two branches.",
+            )
+        if isinstance(site, PrefixSite) and site.live and len(site.layers) != 1:
+            raise PoolError(
+                expected="one layer a live branch",
+                got=f"layers {site.layers}",
+                remedy="Make a branch for each layer.",
+            )
+        self.name, self.site = name, site
+        self.pool, self.policy = pool, policy
+        self.start, self.per_task = start, per_task
+        self.init_next, self.penalty = init_next, penalty
+        self.sessions, self.growing = sessions, True
+        # A pool that is too small for its policy is refused when it is made, not in training.
+        if isinstance(policy, TopK) and policy.k > (reach := self._reach()):
+            raise PoolError(
+                expected=f"top-k of at most {reach}, the slots to choose from in the first task",
+                got=f"top-k of {policy.k}",
+                remedy="Choose a smaller top-k or a larger pool.",
+            )
+
+    @property
+    def live(self) -> bool:
+        """Whether the query comes from inside the prompted pass."""
+        return isinstance(self.site, PrefixSite) and self.site.live
+
+    def _reach(self) -> int:
+        return len(self.pool) or self.start + self.per_task
+
+    def begin_task(self, task: int) -> None:
+        """Freeze what exists if this branch grows, then grow."""
+        if self.start and not len(self.pool):
+            self._grow(self.start, None)
+        if self.per_task:
+            self.pool.freeze_all()
+            self.policy.freeze_all()
+            if self.growing and (self.sessions is None or task < self.sessions):
+                self._grow(self.per_task, task)
+        elif isinstance(self.policy, TopK):
+            self.policy.next_task()
+
+    def _grow(self, n: int, task: int | None) -> None:
+        later = len(self.pool) and self.init_next is not None
+        init = self.init_next(self.pool) if later and self.init_next else None
+        parent = len(self.pool) - 1 if later else None
+        self.pool.grow(n, init, task=task, parent=parent)
+        self.policy.grow(n, task)
+
+    def forward(
+        self, query: Float[Tensor, "B Q"] | None, task: int | None, batch: int
+    ) -> tuple[Float[Tensor, "B S N W"], Selection]:
+        """Choose and read the slots for a batch of `batch` samples."""
+        training = self.training and task is not None
+        selection = self.policy(query, task, self.pool.available(training=training))
+        if training and torch.is_grad_enabled():
+            self.pool.mark_trained(selection.index)
+        values = self.pool.gather(selection).expand(batch, -1, -1, -1)
+        if self.penalty and training:
+            used = selection.index[0]  # SoftAttention gives every sample the same slots
+            rows = self.pool.values()[used].flatten(2).transpose(0, 1)
+            extra = torch.stack([orthogonality(site) for site in rows]).sum()
+            selection = selection._replace(loss=selection.loss + self.penalty * extra)
+        return values, selection

@@ -1,0 +1,108 @@
+"""Head: keeps which class each column of the logits stands for."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from cpool.errors import DataError, StateError
+
+__all__ = ["Head", "check_finite", "need_classes"]
+
+
+class Head(nn.Module):
+    """Base of all heads: keeps which class each column of the logits stands for.
+
+    Column j is class `classes[j]`, in the order in which the classes were seen; labels may be any
+    whole numbers.
+
+    Args:
+        feature_size: F.
+    """
+
+    fits = False  # whether the head learns from all features of a task at its end
+    starts = False  # whether it looks at the unprompted features of a task before training
+    routed = False  # whether `forward` takes the slot of each sample as well
+
+    def __init__(self, feature_size: int) -> None:
+        super().__init__()
+        self.feature_size = feature_size
+        self.classes: list[int] = []
+        self.groups: list[list[int]] = []
+
+    def begin_task(self, classes: Sequence[int]) -> None:
+        """Make room for the classes that are new."""
+        new = [int(c) for c in classes if int(c) not in self.classes]
+        if new:
+            self.grow(len(new))
+        self.groups.append(new)
+        self.classes.extend(new)
+
+    @abstractmethod
+    def grow(self, n: int) -> None:
+        """Add `n` columns."""
+
+    @abstractmethod
+    def forward(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "B C"]:
+        """Return the logits of the classes seen so far."""
+
+    def start(self, features: Float[Tensor, "n F"], labels: Int[Tensor, " n"]) -> None:
+        """Look at a task's unprompted training features before it is trained (heads that do)."""
+
+    def fit(self, features: Float[Tensor, "n F"], labels: Int[Tensor, " n"]) -> None:
+        """Learn in closed form from a task's training features (heads that do)."""
+
+    def columns(self, labels: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
+        """Return the column of each label.
+
+        Raises:
+            DataError: a label that no task has announced.
+        """
+        known = torch.tensor(self.classes, device=labels.device, dtype=labels.dtype)
+        match = labels[:, None] == known[None, :]
+        found = match.any(dim=1)
+        if not bool(found.all()):
+            raise DataError(
+                expected=f"labels among the classes seen so far, {sorted(self.classes)}",
+                got=f"{sorted(set(labels[~found].tolist()))}",
+                remedy="Call begin_task with the classes of the task before training on it.",
+            )
+        return match.to(torch.int64).argmax(dim=1)
+
+    def layout(self) -> dict[str, Any]:
+        """Return what is needed, beside the tensors, to make this head again (JSON)."""
+        return {"groups": self.groups}
+
+    def restore(self, layout: Mapping[str, Any]) -> None:
+        """Make the tensors of a `layout`, ready for `load_state_dict`."""
+        self.classes, self.groups = [], []
+        for group in layout["groups"]:
+            self.begin_task(group)
+
+
+def check_finite(features: Float[Tensor, "n F"]) -> None:
+    """Refuse NaN and infinite features, which would spoil a closed-form head for ever.
+
+    Raises:
+        DataError: with the number of bad rows.
+    """
+    bad = int((~torch.isfinite(features)).any(dim=1).sum())
+    if bad:
+        raise DataError(
+            expected="finite features",
+            got=f"NaN or infinity in {bad} of {len(features)} rows",
+            remedy="Check the inputs and the model's precision (float16 overflows easily).",
+        )
+
+
+def need_classes(classes: Sequence[int]) -> None:
+    """Refuse to answer before any class is known."""
+    if not classes:
+        raise StateError(
+            expected="a head that has seen at least one task",
+            got="no classes",
+            remedy="Call fit_task (or begin_task with the classes) first.",
+        )

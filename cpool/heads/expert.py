@@ -1,0 +1,97 @@
+"""ExpertHead: a head a slot, so that each sample is answered by the expert it was sent to."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from cpool.heads.base import Head, need_classes
+
+__all__ = ["ExpertHead"]
+
+
+class ExpertHead(Head):
+    """One head of its own for each slot, over the classes of that slot's task.
+
+    A sample is answered by the head of the slot it got; classes that this head does not know get
+    −inf. In a domain-incremental stream all heads have the same classes, in a class-incremental
+    one each has its task's.
+
+    Args:
+        feature_size: F.
+        make: makes a head.
+        freeze_old: freeze the heads of earlier tasks.
+    """
+
+    routed = True
+
+    def __init__(
+        self, feature_size: int, make: Callable[[], Head], *, freeze_old: bool = True
+    ) -> None:
+        super().__init__(feature_size)
+        self.make, self.freeze_old = make, freeze_old
+        self.experts = nn.ModuleList()
+        self.register_buffer("anchor", torch.zeros(0), persistent=False)  # knows the device
+        self.fits = make().fits
+
+    def begin_task(self, classes: Sequence[int]) -> None:
+        """Freeze the old heads, and add one for the classes of the task."""
+        if self.freeze_old:
+            for parameter in self.parameters():
+                parameter.requires_grad_(False).grad = None
+        self.add_expert(classes)
+
+    def add_expert(self, classes: Sequence[int]) -> None:
+        """Add a head of the task's classes."""
+        head = self.make()
+        head.begin_task(classes)
+        self.experts.append(head.to(self.get_buffer("anchor").device))
+        super().begin_task(classes)
+
+    def grow(self, n: int) -> None:
+        """Do nothing: the columns belong to the experts."""
+
+    def fit(self, features: Float[Tensor, "n F"], labels: Int[Tensor, " n"]) -> None:
+        """Fit the newest head, where heads are fitted."""
+        newest = self.experts[-1]
+        assert isinstance(newest, Head)
+        newest.fit(features, labels)
+
+    def forward(
+        self, features: Float[Tensor, "B F"], expert: Int[Tensor, " B"] | None = None
+    ) -> Float[Tensor, "B C"]:
+        """Return the logits of each sample's expert, −inf for classes it does not know."""
+        need_classes(self.classes)
+        if expert is None:
+            expert = torch.full((len(features),), len(self.experts) - 1, device=features.device)
+        logits = features.new_full((len(features), len(self.classes)), -math.inf, dtype=torch.float)
+        place = {c: column for column, c in enumerate(self.classes)}
+        for number in sorted(set(expert.tolist())):
+            head, rows = self.experts[number], (expert == number).nonzero()[:, 0]
+            assert isinstance(head, Head)
+            columns = torch.tensor([place[c] for c in head.classes], device=features.device)
+            part = head(features[rows]).to(logits.dtype)
+            logits = logits.index_put((rows[:, None], columns[None, :]), part)
+        return logits
+
+    def layout(self) -> dict[str, Any]:
+        """Return the layout of every head."""
+        experts = [head.layout() for head in self.experts if isinstance(head, Head)]
+        trains = [any(p.requires_grad for p in head.parameters()) for head in self.experts]
+        return {**super().layout(), "experts": experts, "trains": trains}
+
+    def restore(self, layout: Mapping[str, Any]) -> None:
+        """Make the heads of `layout`."""
+        self.classes, self.groups = [], []
+        self.experts = nn.ModuleList()
+        for group in layout["groups"]:
+            self.groups.append(list(group))
+            self.classes.extend(group)
+        for part, trains in zip(layout["experts"], layout["trains"], strict=True):
+            head = self.make()
+            head.restore(part)
+            head.requires_grad_(trains)
+            self.experts.append(head.to(self.get_buffer("anchor").device))

@@ -1,0 +1,160 @@
+"""Passes: from a batch to the features that the head reads, prompted, in one pass or one a slot.
+
+A pass whose prompts no longer train gives the same features for ever, so it has a key, by which
+the learner keeps its features: a frozen prompt costs one pass a sample, not one an evaluation.
+"""
+
+import hashlib
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from cpool.backbones import Backbone
+from cpool.errors import StateError
+from cpool.inject import encode
+from cpool.prompter import Prompter, Prompts
+from cpool.readout import AnyReadout, LayersReadout, read, readout_size, reads_final
+
+__all__ = ["Passes"]
+
+
+class Passes:
+    """The prompted passes of one model.
+
+    Args:
+        backbone: the frozen model.
+        prompter: the prompts; None for unprompted features.
+        readout: how hidden states become features.
+        apart: run one pass for each slot of the only branch and put their features side by side
+            (EASE), instead of one pass with the slots that the policy chooses.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        prompter: Prompter | None,
+        readout: AnyReadout,
+        *,
+        apart: bool = False,
+    ) -> None:
+        self.backbone, self.prompter = backbone, prompter
+        self.readout, self.apart = readout, apart
+        self.size = readout_size(readout, backbone)
+
+    @property
+    def slots(self) -> list[int]:
+        """The slots that have a pass of their own; none where there is one pass for all."""
+        if not self.apart or self.prompter is None:
+            return []
+        return list(range(len(next(iter(self.prompter)).pool)))
+
+    @property
+    def names(self) -> list[str]:
+        """The passes, by the name of their features in a batch."""
+        return [f"features.{slot}" for slot in self.slots] or ["features"]
+
+    def key(self, name: str, task: int | None) -> str | None:
+        """Return what the features of a pass depend on, or None while something in it trains.
+
+        Args:
+            name: of the pass.
+            task: the task that the policies are told.
+        """
+        parts: dict[str, Tensor] = {}
+        if self.prompter is not None:
+            slot = name.partition(".")[2]
+            if slot:
+                block, row = self._block(int(slot))
+                if block.requires_grad:
+                    return None
+                parts = {"values": block[row]}
+            elif any(p.requires_grad for p in self.prompter.parameters()):
+                return None
+            else:
+                parts = self.prompter.state_dict()
+                alone = all(len(b.pool) == 1 or not b.policy.needs_query for b in self.prompter)
+                name = name if alone else f"{name} {task}"
+        digest = hashlib.sha256(f"{name} {self.readout}".encode())
+        for part, tensor in sorted(parts.items()):
+            digest.update(part.encode())
+            flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+            digest.update(flat.numpy().tobytes())
+        return digest.hexdigest()[:32]
+
+    def _block(self, slot: int) -> tuple[Tensor, int]:
+        assert self.prompter is not None
+        pool, first = next(iter(self.prompter)).pool, 0
+        for block in pool.blocks:
+            if slot < first + len(block):
+                return block, slot - first
+            first += len(block)
+        raise StateError(
+            expected=f"a slot below {first}", got=str(slot), remedy="Grow the pool first."
+        )
+
+    def choose(
+        self,
+        query: Float[Tensor, "B Q"] | None,
+        task: int | None,
+        size: int,
+        name: str = "features",
+    ) -> Prompts | None:
+        """Return the prompts of a pass for a batch of `size` samples."""
+        if self.prompter is None:
+            return None
+        slot = name.partition(".")[2]
+        if not slot:
+            return self.prompter(query, task, batch=size)  # type: ignore[no-any-return]
+        return self.prompter.forced(int(slot))
+
+    def run(
+        self, batch: Mapping[str, Tensor], prompts: Prompts | None
+    ) -> tuple[Float[Tensor, "B F"], Prompts | None]:
+        """Run the model once with these prompts, and return the features and what was chosen.
+
+        Samples that no slot fits run in a pass of their own, without any prompt.
+        """
+        fits = None if prompts is None else _fits(prompts)
+        if prompts is None or fits is None or bool(fits.all()):
+            return self._run(batch, prompts)
+        keys = [k for k, v in batch.items() if len(v) == len(fits)]
+        made: list[tuple[Tensor, Tensor]] = []
+        for mask, part in ((fits, _rows(prompts, fits)), (~fits, None)):
+            if bool(mask.any()):
+                rows = {key: batch[key][mask.to(batch[key].device)] for key in keys}
+                made.append((mask.nonzero()[:, 0], self._run(rows, part)[0]))
+        order = torch.cat([index for index, _ in made]).argsort()
+        return torch.cat([features for _, features in made])[order], prompts
+
+    def _run(
+        self, batch: Mapping[str, Tensor], prompts: Prompts | None
+    ) -> tuple[Float[Tensor, "B F"], Prompts | None]:
+        deep = isinstance(self.readout, LayersReadout) or (
+            self.readout == "query" and not reads_final(self.backbone)
+        )
+        if prompts is None:
+            with torch.no_grad():
+                encoded = encode(self.backbone, batch, None, all_layers=deep)
+        else:
+            encoded = encode(self.backbone, batch, prompts, all_layers=deep)
+        features = read(self.readout, self.backbone, encoded)
+        return features, None if prompts is None else prompts.finished()
+
+
+def _fits(prompts: Prompts) -> Bool[Tensor, " B"] | None:
+    """Return which samples have a prompt that fits them; None when all have."""
+    told = [s.fits for s in prompts.selections.values() if s.fits is not None]
+    return torch.stack(told).all(dim=0) if told else None
+
+
+def _rows(prompts: Prompts, mask: Bool[Tensor, " B"]) -> Prompts:
+    """Return the prompts of some samples; a batch axis of 1 stays."""
+
+    def part(tensor: Tensor) -> Tensor:
+        return tensor if len(tensor) == 1 else tensor[mask.to(tensor.device)]
+
+    tokens = None if prompts.tokens is None else part(prompts.tokens)
+    layers = {n: (part(key), part(value)) for n, (key, value) in prompts.layers.items()}
+    return prompts._replace(tokens=tokens, layers=layers)

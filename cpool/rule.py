@@ -1,0 +1,72 @@
+"""Rule: what a method adds to the loss, or does when a task begins or ends."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+__all__ = ["Rule"]
+
+
+class Rule(nn.Module):
+    """Base of all rules: a term of the loss, a memory, or a step at a boundary.
+
+    A model calls its rules in order. They get the model at each call and do not keep it, so that
+    its parameters are not theirs. Tensors to be stored are buffers; their sizes go into `layout`.
+
+    Class attributes:
+        needs_start: whether `before` reads the task's training data.
+        needs_end: whether `end` reads the task's training data.
+        needs_inputs: whether `loss` runs the model on inputs, also where its features are fixed.
+    """
+
+    needs_start: ClassVar[bool] = False
+    needs_end: ClassVar[bool] = False
+    needs_inputs: ClassVar[bool] = False
+
+    def before(
+        self, model: Any, batches: Iterable[Mapping[str, Tensor]], classes: list[int], task: int
+    ) -> None:
+        """Look at a task's training data before anything is frozen or grown for it."""
+
+    def begin(self, model: Any, task: int) -> None:
+        """Get ready, after the model has frozen what is old and grown what is new."""
+
+    def loss(
+        self, model: Any, batch: Mapping[str, Tensor], output: Any, task: int | None
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Return terms of the training loss by name; called once a step, after the forward pass.
+
+        Args:
+            model: the prompted model, in training; `model.answer(…)` runs it without its rules.
+            batch: with labels.
+            output: what the model answered.
+            task: the task being learned.
+        """
+        return {}
+
+    def end(
+        self,
+        model: Any,
+        batches: Iterable[Mapping[str, Tensor]],
+        features: Float[Tensor, "n F"] | None,
+        labels: Int[Tensor, " n"] | None,
+        task: int,
+    ) -> None:
+        """Finish a task; gradients are on, the model is in eval mode.
+
+        Args:
+            model: the prompted model, after closed-form heads and policies were fitted.
+            batches: the task's training data, with labels; only if `needs_end`.
+            features: of the same samples, as the head gets them; only if `needs_end`.
+            labels: their classes.
+            task: its number.
+        """
+
+    def layout(self) -> dict[str, Any]:
+        """Return what is needed, beside the tensors, to make this rule again (JSON)."""
+        return {}
+
+    def restore(self, layout: Mapping[str, Any]) -> None:
+        """Make the tensors of a `layout`, ready for `load_state_dict`."""

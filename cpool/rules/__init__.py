@@ -1,0 +1,1 @@
+"""Rules: terms of the loss and steps at the boundaries, one a file."""
