@@ -18,7 +18,7 @@ from cpool.errors import (
     unknown,
 )
 from cpool.experiment.config import Experiment
-from cpool.streams import Stream, Task, load_stream
+from cpool.streams import Stream, load_stream
 
 __all__ = ["open_backbone", "open_stream", "package_folder"]
 
@@ -104,17 +104,8 @@ def _on_validation(stream: Stream) -> Stream:
             remedy='Set stream.validation, such as 0.2, or evaluate = "test".',
         )
     nothing = np.empty(0, np.int64)
-    tasks: list[Task] = [
+    tasks = [
         replace(task, test=task.validation, validation=task.validation.take(nothing))
         for task in stream
     ]
-    return Stream(
-        tasks,
-        name=stream.name,
-        scenario=stream.scenario,
-        modality=stream.modality,
-        seed=stream.seed,
-        class_names=stream.class_names,
-        class_order=stream.class_order,
-        fingerprint=stream.fingerprint,
-    )
+    return stream.replaced(tasks)

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cpool.errors import ConfigError, DataError
+from cpool.streams._checks import check_seed
 from cpool.streams._inputs import from_dataset, to_inputs
 from cpool.streams._labels import check_classes, to_labels
-from cpool.streams._splits import check_seed, draw_per_class
+from cpool.streams._splits import draw_per_class
 from cpool.streams.base import Examples, Inputs, Modality
 from cpool.streams.paths import ImagePaths
 

@@ -11,9 +11,6 @@ from cpool.errors import ConfigError
 __all__ = [
     "ClassOrder",
     "Tasks",
-    "check_flag",
-    "check_seed",
-    "check_validation",
     "divide_classes",
     "draw_per_class",
     "held_out",
@@ -21,48 +18,6 @@ __all__ = [
 
 ClassOrder = Sequence[int | str] | npt.NDArray[Any] | None
 Tasks = int | Sequence[Sequence[int | str]]
-
-
-def check_seed(seed: Any, what: str = "seed") -> int:
-    """Return a whole number from 0.
-
-    Raises:
-        ConfigError: anything else.
-    """
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ConfigError(
-            expected=f"{what} as a whole number from 0", got=repr(seed), remedy=f"Use {what}=0."
-        )
-    return int(seed)
-
-
-def check_flag(value: Any, what: str) -> bool:
-    """Return a truth value.
-
-    Raises:
-        ConfigError: anything that is not True or False, such as "no".
-    """
-    if not isinstance(value, bool):
-        raise ConfigError(
-            expected=f"{what} as true or false", got=repr(value), remedy=f"Use {what}=true."
-        )
-    return value
-
-
-def check_validation(fraction: Any) -> float:
-    """Return the validation fraction.
-
-    Raises:
-        ConfigError: not a number in [0, 1).
-    """
-    number = isinstance(fraction, int | float | np.floating) and not isinstance(fraction, bool)
-    if not number or not 0.0 <= fraction < 1.0:
-        raise ConfigError(
-            expected="validation as a fraction of the training data in [0, 1)",
-            got=repr(fraction),
-            remedy="0.1 holds out a tenth of every class; 0 nothing.",
-        )
-    return float(fraction)
 
 
 def held_out(

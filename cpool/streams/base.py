@@ -1,39 +1,18 @@
 """Task and Stream: a sequence of tasks, each with training, validation and test examples."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, overload
 
 import numpy as np
+import numpy.typing as npt
 
-from cpool.errors import DataError
+from cpool.streams._task import Task, check_labels, check_tasks
 from cpool.streams.examples import Examples, Inputs
 
 __all__ = ["Examples", "Inputs", "Modality", "Scenario", "Stream", "Task"]
 
 Scenario = Literal["class", "domain", "task"]
 Modality = Literal["image", "text", "features"]
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """One task of a stream.
-
-    Attributes:
-        index: position in the stream, from 0.
-        name: what tables and plots call it; unique in a stream.
-        classes: the labels that occur in it, in order of arrival.
-        train: examples to learn from.
-        validation: examples held out of the training data; empty with `validation=0`.
-        test: examples to measure on; a learner never trains on them.
-    """
-
-    index: int
-    name: str
-    classes: tuple[int, ...]
-    train: Examples
-    validation: Examples
-    test: Examples
 
 
 class Stream(Sequence[Task]):
@@ -48,10 +27,14 @@ class Stream(Sequence[Task]):
         class_names: name of each label, C in all.
         class_order: the labels in order of arrival.
         fingerprint: SHA-256 of the data; the same for every seed and order of classes.
+        arrangement: what arranged the tasks other than by class or domain, with its options and
+            what only it knows, such as the true boundaries; plain JSON values, empty if nothing.
+        true_labels: sample id → true label, of the training examples whose label was changed.
 
     Raises:
-        DataError: no tasks, two tasks of one name, a task without training or test examples, or
-            sample ids that are not unique.
+        DataError: no tasks, two tasks of one name, a task without training or test examples, a
+            class that is in no task, a label that its task does not name, or sample ids that are
+            not unique.
 
     >>> from cpool.streams import split_digits
     >>> stream = split_digits(tasks=5, seed=0)
@@ -70,13 +53,18 @@ class Stream(Sequence[Task]):
         class_names: Sequence[str],
         class_order: Sequence[int],
         fingerprint: str,
+        arrangement: Mapping[str, Any] | None = None,
+        true_labels: Mapping[int, int] | None = None,
     ) -> None:
         self._tasks = tuple(tasks)
         self.name, self.seed, self.fingerprint = name, seed, fingerprint
         self.scenario: Scenario = scenario
         self.modality: Modality = modality
         self.class_names, self.class_order = tuple(class_names), tuple(class_order)
-        _check(self._tasks)
+        self.arrangement = dict(arrangement or {})
+        self.true_labels = dict(true_labels or {})
+        check_tasks(self._tasks)
+        check_labels(self._tasks, self.class_names, self.class_order)
 
     def __len__(self) -> int:
         """Return the number of tasks."""
@@ -89,6 +77,29 @@ class Stream(Sequence[Task]):
     def __getitem__(self, index: int | slice) -> Task | list[Task]:
         """Return a task, or a list of tasks for a slice."""
         return list(self._tasks[index]) if isinstance(index, slice) else self._tasks[index]
+
+    def replaced(self, tasks: Sequence[Task], **changes: Any) -> "Stream":
+        """Return a stream of other tasks, which keeps all that `changes` do not name."""
+        kept = {
+            key: getattr(self, key)
+            for key in (
+                "name",
+                "scenario",
+                "modality",
+                "seed",
+                "class_names",
+                "class_order",
+                "fingerprint",
+                "arrangement",
+                "true_labels",
+            )
+        }
+        return Stream(tasks, **{**kept, **changes})
+
+    def clean_labels(self, examples: Examples) -> npt.NDArray[np.int64]:
+        """Return the true labels [n] of examples of this stream, also where noise changed them."""
+        pairs = zip(examples.ids.tolist(), examples.y.tolist(), strict=True)
+        return np.array([self.true_labels.get(i, y) for i, y in pairs], dtype=np.int64)
 
     def joint(self) -> Task:
         """Return all tasks as one: the upper bound that a continual learner is compared with."""
@@ -108,6 +119,7 @@ class Stream(Sequence[Task]):
             "name": self.name,
             "scenario": self.scenario,
             "modality": self.modality,
+            "arrangement": self.arrangement,
             "tasks": len(self),
             "seed": self.seed,
             "fingerprint": self.fingerprint,
@@ -136,27 +148,3 @@ class Stream(Sequence[Task]):
             f"fingerprint {self.fingerprint[:8]}…"
         )
         return "\n".join([head, *table])
-
-
-def _check(tasks: Sequence[Task]) -> None:
-    names = [task.name for task in tasks]
-    if not tasks or len(set(names)) != len(names):
-        raise DataError(
-            expected="at least one task, each with a name of its own",
-            got=f"{len(tasks)} tasks named {names}",
-            remedy="Name every task differently.",
-        )
-    for task in tasks:
-        if not len(task.train) or not len(task.test):
-            raise DataError(
-                expected="training and test examples in every task",
-                got=f"{len(task.train)} and {len(task.test)} in task {task.name!r}",
-                remedy="Put the classes into fewer tasks, or add examples of these classes.",
-            )
-    ids = np.concatenate([s.ids for t in tasks for s in (t.train, t.validation, t.test)])
-    if len(np.unique(ids)) != len(ids):
-        raise DataError(
-            expected="every sample in one split of one task only",
-            got=f"{len(ids) - len(np.unique(ids))} repeated sample ids",
-            remedy="Give every example an id of its own.",
-        )

@@ -7,15 +7,16 @@ from typing import Any, Literal
 import numpy as np
 
 from cpool.errors import ConfigError, DataError
+from cpool.streams._checks import check_seed
 from cpool.streams._labels import class_ids
 from cpool.streams._locate import DataSet, locate
-from cpool.streams._source import read_source, subset
-from cpool.streams._splits import ClassOrder, Tasks, check_seed
+from cpool.streams._source import Source, read_source
+from cpool.streams._splits import ClassOrder, Tasks
 from cpool.streams._tables import read_json
 from cpool.streams.base import Stream
 from cpool.streams.scenarios import by_class
 
-__all__ = ["CLINC150", "clinc150", "clinc150_out_of_scope"]
+__all__ = ["CLINC150", "clinc150", "clinc150_out_of_scope", "clinc_source"]
 
 CLINC150 = DataSet(
     title="CLINC150",
@@ -63,6 +64,29 @@ def clinc150(
     Reference: S. Larson et al., An Evaluation Dataset for Intent Classification and Out-of-Scope
     Prediction, EMNLP-IJCNLP 2019 (CC BY 3.0).
     """
+    source, domains = clinc_source(data)
+    task_names: list[str] | None = None
+    if by == "domain":
+        task_names, tasks = _by_domain(domains, tasks, seed, class_order)
+    elif by != "random":
+        raise ConfigError(expected='by "domain" or "random"', got=repr(by), remedy="Choose one.")
+    return by_class(
+        source,
+        tasks=15 if tasks is None else tasks,
+        seed=seed,
+        validation=validation,
+        train_per_class=train_per_class,
+        test_per_class=test_per_class,
+        subset_seed=subset_seed,
+        class_order=class_order,
+        task_names=task_names,
+        scenario=scenario,
+        name="clinc150",
+    )
+
+
+def clinc_source(data: str | os.PathLike[str] | None) -> tuple[Source, dict[str, list[str]]]:
+    """Return all queries that have an intent, and the intents of each domain."""
     paths = locate(CLINC150, data)
     queries, domains = read_json(paths[0], dict), read_json(paths[1], dict)
     if not all(isinstance(intents, list) and intents for intents in domains.values()):
@@ -70,21 +94,7 @@ def clinc150(
         raise DataError(expected="a list of intents for each domain", got=got, remedy=remedy)
     names = sorted(intent for intents in domains.values() for intent in intents)
     source = read_source(*_pairs(queries, "train", names), *_pairs(queries, "test", names), names)
-    task_names: list[str] | None = None
-    if by == "domain":
-        task_names, tasks = _by_domain(domains, tasks, seed, class_order)
-    elif by != "random":
-        raise ConfigError(expected='by "domain" or "random"', got=repr(by), remedy="Choose one.")
-    return by_class(
-        subset(source, train_per_class, test_per_class, subset_seed),
-        tasks=15 if tasks is None else tasks,
-        seed=seed,
-        validation=validation,
-        class_order=class_order,
-        task_names=task_names,
-        scenario=scenario,
-        name="clinc150",
-    )
+    return source, domains
 
 
 def _by_domain(

@@ -7,18 +7,20 @@ from typing import Any, Literal
 import numpy as np
 
 from cpool.errors import ConfigError
-from cpool.streams._source import Source, read_source
-from cpool.streams._splits import ClassOrder, Tasks, check_seed
+from cpool.streams._checks import check_seed
+from cpool.streams._source import Source, read_source, subset
+from cpool.streams._splits import ClassOrder, Tasks
 from cpool.streams._transforms import permute, rotate
 from cpool.streams.base import Stream
 from cpool.streams.domains import domain_incremental
 from cpool.streams.scenarios import by_class
 
-__all__ = ["permuted_digits", "rotated_digits", "split_digits"]
+__all__ = ["digits", "permuted_digits", "rotated_digits", "split_digits"]
 
 
 @functools.cache
-def _digits() -> Source:
+def digits() -> Source:
+    """Return the images, uint8 [n 8 8], divided once and for all."""
     # The bunch and the split are fixed: seeds move classes and validation, never the test set.
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -36,12 +38,15 @@ def split_digits(
     tasks: Tasks = 5,
     seed: int = 0,
     validation: float | int = 0.1,
+    train_per_class: int | None = None,
+    test_per_class: int | None = None,
+    subset_seed: int = 0,
     class_order: ClassOrder = None,
     scenario: Literal["class", "task"] = "class",
 ) -> Stream:
     """Build Split Digits: ten classes in `tasks` tasks; images uint8 [n 8 8].
 
-    Arguments and errors are those of `class_incremental`; the data comes with scikit-learn, with
+    Arguments and errors are those of `split_fashion_mnist`; the data comes with scikit-learn, with
     values 0..16 scaled to 0..255.
 
     >>> stream = split_digits(tasks=5, seed=0, validation=0)
@@ -51,10 +56,13 @@ def split_digits(
     Reference: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998.
     """
     return by_class(
-        _digits(),
+        digits(),
         tasks=tasks,
         seed=seed,
         validation=validation,
+        train_per_class=train_per_class,
+        test_per_class=test_per_class,
+        subset_seed=subset_seed,
         class_order=class_order,
         scenario=scenario,
         name="split_digits",
@@ -66,6 +74,9 @@ def rotated_digits(
     tasks: int = 5,
     seed: int = 0,
     validation: float | int = 0.1,
+    train_per_class: int | None = None,
+    test_per_class: int | None = None,
+    subset_seed: int = 0,
     max_angle: float | int = 180.0,
     angles: Sequence[float | int] | None = None,
     shuffle: bool = False,
@@ -76,6 +87,9 @@ def rotated_digits(
         tasks: number of domains; domain k is turned by k · max_angle / tasks degrees.
         seed: as in `domain_incremental`.
         validation: as in `domain_incremental`.
+        train_per_class: how many training examples of each class to keep; all by default.
+        test_per_class: how many test examples of each class to keep; all by default.
+        subset_seed: draws the kept examples; apart from `seed`, so that every seed sees the same.
         max_angle: degrees, counter-clockwise; not reached itself.
         angles: the angle of each domain, instead of `tasks` and `max_angle`.
         shuffle: let the seed decide the order of domains.
@@ -90,7 +104,7 @@ def rotated_digits(
         _check_angles([max_angle])
         angles = [k * max_angle / tasks for k in range(_domains(tasks))]
     _check_angles(angles)
-    data = _digits()
+    data = subset(digits(), train_per_class, test_per_class, subset_seed)
     domains = [
         (rotate(data.train.x, a), data.train.y, rotate(data.test.x, a), data.test.y) for a in angles
     ]
@@ -109,6 +123,9 @@ def permuted_digits(
     tasks: int = 5,
     seed: int = 0,
     validation: float | int = 0.1,
+    train_per_class: int | None = None,
+    test_per_class: int | None = None,
+    subset_seed: int = 0,
     permutation_seed: int = 0,
     shuffle: bool = False,
 ) -> Stream:
@@ -118,6 +135,9 @@ def permuted_digits(
         tasks: number of domains; the first keeps the pixels where they are.
         seed: as in `domain_incremental`.
         validation: as in `domain_incremental`.
+        train_per_class: how many training examples of each class to keep; all by default.
+        test_per_class: how many test examples of each class to keep; all by default.
+        subset_seed: draws the kept examples; apart from `seed`, so that every seed sees the same.
         permutation_seed: decides the permutations; apart from `seed`, so that every seed sees
             the same inputs.
         shuffle: let the seed decide the order of domains.
@@ -129,7 +149,7 @@ def permuted_digits(
     >>> stream[1].train.x.shape[1:], stream[0].classes == stream[1].classes
     ((8, 8), True)
     """
-    data, domains = _digits(), []
+    data, domains = subset(digits(), train_per_class, test_per_class, subset_seed), []
     permutation_seed = check_seed(permutation_seed, "permutation_seed")
     for k in range(_domains(tasks)):
         order = np.random.default_rng([permutation_seed, k]).permutation(64) if k else np.arange(64)

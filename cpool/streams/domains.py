@@ -1,15 +1,16 @@
 """Domain-incremental streams over data of your own: the same classes, new inputs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from cpool.errors import DataError
+from cpool.streams._assemble import task_names_of
+from cpool.streams._checks import check_flag, check_seed, check_validation
 from cpool.streams._source import Source, fingerprint, read_source
-from cpool.streams._splits import check_flag, check_seed, check_validation, held_out
+from cpool.streams._splits import held_out
 from cpool.streams.base import Examples, Stream, Task
-from cpool.streams.scenarios import task_names_of
 
 __all__ = ["domain_incremental"]
 
@@ -23,6 +24,7 @@ def domain_incremental(
     validation: float | int = 0.1,
     shuffle: bool = False,
     name: str = "domain_incremental",
+    arrangement: Mapping[str, Any] | None = None,
 ) -> Stream:
     """Build a stream in which every task has all classes, and inputs of a domain of its own.
 
@@ -34,6 +36,7 @@ def domain_incremental(
         validation: fraction of the examples of each class and domain to hold out, in [0, 1).
         shuffle: let the seed decide the order of domains; otherwise it is the order given.
         name: what results call the stream.
+        arrangement: as in `Stream`.
 
     Raises:
         DataError: no domain, one of another kind or with other classes than the first, or
@@ -68,6 +71,7 @@ def domain_incremental(
         class_names=sources[0].class_names,
         class_order=classes,
         fingerprint=sources[0].fingerprint,
+        arrangement=arrangement,
     )
 
 

@@ -28,6 +28,9 @@ def image_folder(
     validation: float | int = 0.1,
     test_fraction: float | int = 0.2,
     test_seed: int = 0,
+    train_per_class: int | None = None,
+    test_per_class: int | None = None,
+    subset_seed: int = 0,
     class_order: ClassOrder = None,
     scenario: Literal["class", "task"] = "class",
 ) -> Stream:
@@ -44,6 +47,9 @@ def image_folder(
         validation: as in `class_incremental`.
         test_fraction: share of every class for the test, if there is no `test` folder.
         test_seed: draws this share; apart from `seed`, so that every seed has the same test.
+        train_per_class: how many training examples of each class to keep; all by default.
+        test_per_class: how many test examples of each class to keep; all by default.
+        subset_seed: draws the kept examples; apart from `seed`, so that every seed sees the same.
         class_order: as in `class_incremental`.
         scenario: as in `class_incremental`.
 
@@ -67,6 +73,9 @@ def image_folder(
         tasks=tasks,
         seed=seed,
         validation=validation,
+        train_per_class=train_per_class,
+        test_per_class=test_per_class,
+        subset_seed=subset_seed,
         class_order=class_order,
         scenario=scenario,
         name="image_folder",

@@ -2,22 +2,28 @@
 
 import gzip
 import os
-import zipfile
 import zlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from cpool.errors import DataError
+from cpool.streams._arrays import damaged, read_npz
 from cpool.streams._locate import DataSet, locate
-from cpool.streams._source import read_source, subset
+from cpool.streams._source import Source, read_source
 from cpool.streams._splits import ClassOrder, Tasks
 from cpool.streams.base import Stream
 from cpool.streams.scenarios import by_class
 
-__all__ = ["CIFAR100_SMALL", "FASHION_MNIST", "split_cifar100_small", "split_fashion_mnist"]
+__all__ = [
+    "CIFAR100_SMALL",
+    "FASHION_MNIST",
+    "cifar100_small_source",
+    "fashion_source",
+    "split_cifar100_small",
+    "split_fashion_mnist",
+]
 
 FASHION_MNIST = DataSet(
     title="Fashion-MNIST",
@@ -70,14 +76,14 @@ def split_fashion_mnist(
 
     Reference: H. Xiao, K. Rasul and R. Vollgraf, Fashion-MNIST, 2017, arXiv:1708.07747 (MIT).
     """
-    x, y, x_test, y_test = (_read_idx(path) for path in locate(FASHION_MNIST, data))
-    names = [name.replace("_", " ") for name in _CLOTHES.split()]
-    source = read_source(x, y, x_test, y_test, names)
     return by_class(
-        subset(source, train_per_class, test_per_class, subset_seed),
+        fashion_source(data),
         tasks=tasks,
         seed=seed,
         validation=validation,
+        train_per_class=train_per_class,
+        test_per_class=test_per_class,
+        subset_seed=subset_seed,
         class_order=class_order,
         scenario=scenario,
         name="split_fashion_mnist",
@@ -102,18 +108,32 @@ def split_cifar100_small(
 
     Reference: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
     """
-    keys = ("x_train", "y_train", "x_test", "y_test", "classes")
-    x, y, x_test, y_test, names = _read_npz(locate(CIFAR100_SMALL, data)[0], keys)
-    source = read_source(x, y, x_test, y_test, names.tolist())
     return by_class(
-        subset(source, train_per_class, test_per_class, subset_seed),
+        cifar100_small_source(data),
         tasks=tasks,
         seed=seed,
         validation=validation,
+        train_per_class=train_per_class,
+        test_per_class=test_per_class,
+        subset_seed=subset_seed,
         class_order=class_order,
         scenario=scenario,
         name="split_cifar100_small",
     )
+
+
+def fashion_source(data: str | os.PathLike[str] | None) -> Source:
+    """Return all images of Fashion-MNIST, uint8 [n 28 28]."""
+    x, y, x_test, y_test = (_read_idx(path) for path in locate(FASHION_MNIST, data))
+    names = [name.replace("_", " ") for name in _CLOTHES.split()]
+    return read_source(x, y, x_test, y_test, names)
+
+
+def cifar100_small_source(data: str | os.PathLike[str] | None) -> Source:
+    """Return all images of the small CIFAR-100, uint8 [n 32 32 3]."""
+    keys = ("x_train", "y_train", "x_test", "y_test", "classes")
+    x, y, x_test, y_test, names = read_npz(locate(CIFAR100_SMALL, data)[0], keys)
+    return read_source(x, y, x_test, y_test, names.tolist())
 
 
 def _read_idx(path: Path) -> npt.NDArray[np.uint8]:
@@ -121,26 +141,9 @@ def _read_idx(path: Path) -> npt.NDArray[np.uint8]:
     try:
         data = gzip.decompress(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
-        raise _damaged(path, f"{type(error).__name__}: {error}") from error
+        raise damaged(path, f"{type(error).__name__}: {error}") from error
     axes = data[3] if len(data) > 3 else 0
     shape = np.frombuffer(data[4 : 4 + 4 * axes], dtype=">u4").astype(int).tolist()
     if data[:3] != b"\x00\x00\x08" or len(data) != 4 + 4 * axes + int(np.prod(shape)):
-        raise _damaged(path, f"{len(data)} bytes that begin with {data[:4].hex() or 'nothing'}")
+        raise damaged(path, f"{len(data)} bytes that begin with {data[:4].hex() or 'nothing'}")
     return np.frombuffer(data, dtype=np.uint8, offset=4 + 4 * axes).reshape(shape)
-
-
-def _read_npz(path: Path, keys: tuple[str, ...]) -> list[npt.NDArray[Any]]:
-    try:
-        # numpy leaves a file open that it was asked to open and that is no archive.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return [archive[key] for key in keys]
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise _damaged(path, f"{type(error).__name__}: {error}") from error
-
-
-def _damaged(path: Path, got: str) -> DataError:
-    return DataError(
-        expected=f"an intact file {path} in the data set's own format",
-        got=got,
-        remedy="Get the file again; it may be cut short.",
-    )

@@ -7,16 +7,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from cpool.errors import ConfigError, unknown
+from cpool.streams._locate import DataSet
 from cpool.streams.base import Stream
 from cpool.streams.clinc import CLINC150, clinc150
+from cpool.streams.conflicts import conflicting_intents
 from cpool.streams.digits import permuted_digits, rotated_digits, split_digits
+from cpool.streams.drifting import gradual_drift
+from cpool.streams.five import five_datasets
 from cpool.streams.folder import image_folder
+from cpool.streams.fscil import few_shot
 from cpool.streams.images import (
     CIFAR100_SMALL,
     FASHION_MNIST,
     split_cifar100_small,
     split_fashion_mnist,
 )
+from cpool.streams.long_tail import long_tailed
+from cpool.streams.noise import label_noise
+from cpool.streams.omniglot import OMNIGLOT, omniglot50
+from cpool.streams.oriented import rotated_inverted_digits, rotated_inverted_fashion
+from cpool.streams.repetition import repeated
+from cpool.streams.si_blurry import blurry
+from cpool.streams.single_pass import online
+from cpool.streams.snips import SNIPS, snips
 from cpool.streams.table import text_file
 from cpool.streams.text import BANKING77, banking77
 
@@ -44,32 +57,82 @@ class StreamInfo:
         return {parameter.name: parameter.default for parameter in parameters}
 
 
+def _needs(*sets: DataSet) -> str:
+    return "; ".join(f"{dataset.needs} ({dataset.origin})" for dataset in sets)
+
+
+_OF = "of=, a registered stream or a file or folder of your own, and what that needs"
+
 STREAMS: dict[str, StreamInfo] = {
     "banking77": StreamInfo(
         banking77,
         "77 intents of online banking in 7 tasks of 11; class-incremental text",
-        f"{BANKING77.needs} ({BANKING77.origin})",
+        _needs(BANKING77),
+    ),
+    "blurry": StreamInfo(
+        blurry, "Si-Blurry: some classes in one task, the others blurred over all", _OF
     ),
     "clinc150": StreamInfo(
         clinc150,
         "150 intents in 10 tasks, one a domain; class-incremental text",
-        f"{CLINC150.needs} ({CLINC150.origin})",
+        _needs(CLINC150),
+    ),
+    "conflicting_intents": StreamInfo(
+        conflicting_intents,
+        "intents of 3 data sets under the same labels; domain-incremental text",
+        _needs(SNIPS, BANKING77, CLINC150),
+    ),
+    "few_shot": StreamInfo(few_shot, "a base session, then n-way k-shot sessions (FSCIL)", _OF),
+    "five_datasets": StreamInfo(
+        five_datasets,
+        "5 image sets of 10 classes, one a task; class-incremental images",
+        _needs(FASHION_MNIST, CIFAR100_SMALL, OMNIGLOT),
+    ),
+    "gradual_drift": StreamInfo(
+        gradual_drift, "task-free: small chunks, each task or domain slides into the next", _OF
     ),
     "image_folder": StreamInfo(
         image_folder,
         "image files of your own, a folder a class; class-incremental images",
         "path=, a folder with train/<class>/ and test/<class>/, or with <class>/",
     ),
+    "label_noise": StreamInfo(
+        label_noise, "wrong labels in a share of the training examples of any stream", _OF
+    ),
+    "long_tailed": StreamInfo(
+        long_tailed, "class sizes that fall exponentially; class-incremental", _OF
+    ),
+    "omniglot50": StreamInfo(
+        omniglot50,
+        "characters of 50 alphabets, one alphabet a task; class-incremental images",
+        _needs(OMNIGLOT),
+    ),
+    "online": StreamInfo(online, "a single pass over any stream in small experiences", _OF),
     "permuted_digits": StreamInfo(
         permuted_digits, "digits with permuted pixels; domain-incremental images"
+    ),
+    "repeated": StreamInfo(
+        repeated, "classes come again by chance, examples do not; class-incremental", _OF
     ),
     "rotated_digits": StreamInfo(
         rotated_digits, "digits turned further in every task; domain-incremental images"
     ),
+    "rotated_inverted_digits": StreamInfo(
+        rotated_inverted_digits,
+        "digits turned by quarters and inverted; domain-incremental images",
+    ),
+    "rotated_inverted_fashion": StreamInfo(
+        rotated_inverted_fashion,
+        "clothes turned by quarters and inverted; domain-incremental images",
+        _needs(FASHION_MNIST),
+    ),
+    "snips": StreamInfo(
+        snips, "7 intents of a voice assistant in 3 tasks; class-incremental text", _needs(SNIPS)
+    ),
     "split_cifar100_small": StreamInfo(
         split_cifar100_small,
         "100 classes of 100 + 50 colour images in 10 tasks; class-incremental images",
-        f"{CIFAR100_SMALL.needs} ({CIFAR100_SMALL.origin})",
+        _needs(CIFAR100_SMALL),
     ),
     "split_digits": StreamInfo(
         split_digits, "10 classes of 8 x 8 handwriting in 5 tasks; class-incremental images"
@@ -77,7 +140,7 @@ STREAMS: dict[str, StreamInfo] = {
     "split_fashion_mnist": StreamInfo(
         split_fashion_mnist,
         "10 kinds of clothes in 5 tasks; class-incremental images",
-        f"{FASHION_MNIST.needs} ({FASHION_MNIST.origin})",
+        _needs(FASHION_MNIST),
     ),
     "text_file": StreamInfo(
         text_file,

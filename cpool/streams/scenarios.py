@@ -1,23 +1,18 @@
 """Class- and task-incremental streams over data of your own: every task has its own classes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from cpool.errors import ConfigError
-from cpool.streams._source import Source, read_source
-from cpool.streams._splits import (
-    ClassOrder,
-    Tasks,
-    check_seed,
-    check_validation,
-    divide_classes,
-    held_out,
-)
-from cpool.streams.base import Stream, Task
+from cpool.streams._assemble import assemble
+from cpool.streams._checks import check_seed, check_validation
+from cpool.streams._source import Source, read_source, subset
+from cpool.streams._splits import ClassOrder, Tasks, divide_classes, held_out
+from cpool.streams.base import Stream
 
-__all__ = ["by_class", "class_incremental", "task_incremental", "task_names_of"]
+__all__ = ["by_class", "class_incremental", "task_incremental"]
 
 
 def class_incremental(
@@ -100,11 +95,29 @@ def by_class(
     seed: int,
     validation: float | int,
     name: str,
+    train_per_class: int | None = None,
+    test_per_class: int | None = None,
+    subset_seed: int = 0,
     class_order: ClassOrder = None,
     task_names: Sequence[str] | None = None,
     scenario: Literal["class", "task"] = "class",
+    arrangement: Mapping[str, Any] | None = None,
 ) -> Stream:
     """Cut a checked source into tasks by class; what every class-incremental builder ends in.
+
+    Args:
+        source: the data.
+        tasks: as in `class_incremental`.
+        seed: as in `class_incremental`.
+        validation: as in `class_incremental`.
+        name: what results call the stream.
+        train_per_class: how many training examples of each class to keep; all by default.
+        test_per_class: how many test examples of each class to keep; all by default.
+        subset_seed: draws the kept examples; apart from `seed`, so that every seed sees the same.
+        class_order: as in `class_incremental`.
+        task_names: as in `class_incremental`.
+        scenario: as in `class_incremental`.
+        arrangement: as in `Stream`.
 
     Raises:
         ConfigError: as in `class_incremental`, or a scenario that is neither "class" nor "task".
@@ -116,52 +129,18 @@ def by_class(
             remedy='Use "task" only if a learner may know the task at test.',
         )
     seed, fraction = check_seed(seed), check_validation(validation)
+    source = subset(source, train_per_class, test_per_class, subset_seed)
     groups = divide_classes(source.class_names, tasks, seed, class_order)
-    names = task_names_of(groups, source.class_names, task_names)
     held = held_out(source.train.y, fraction, (seed, 0))
-    made = []
-    for index, classes in enumerate(groups):
-        mine = np.isin(source.train.y, classes)
-        made.append(
-            Task(
-                index=index,
-                name=names[index],
-                classes=classes,
-                train=source.train.take(mine & ~held),
-                validation=source.train.take(mine & held),
-                test=source.test.take(np.isin(source.test.y, classes)),
-            )
-        )
-    return Stream(
-        made,
+    rows = [np.flatnonzero(np.isin(source.train.y, group) & ~held) for group in groups]
+    return assemble(
+        source,
+        groups,
+        rows,
+        held,
         name=name,
-        scenario=scenario,
-        modality=source.modality,
         seed=seed,
-        class_names=source.class_names,
-        class_order=[c for group in groups for c in group],
-        fingerprint=source.fingerprint,
+        scenario=scenario,
+        task_names=task_names,
+        arrangement=arrangement,
     )
-
-
-def task_names_of(
-    groups: Sequence[Sequence[int]], class_names: Sequence[str], given: Sequence[str] | None
-) -> list[str]:
-    """Return one name a task: those given, else made of the classes.
-
-    Raises:
-        ConfigError: not as many names as tasks.
-    """
-    if given is None:
-        few = max(len(group) for group in groups) <= 3
-        return [
-            " + ".join(class_names[c] for c in group) if few else f"task {index}"
-            for index, group in enumerate(groups)
-        ]
-    if isinstance(given, str) or len(given) != len(groups):
-        raise ConfigError(
-            expected=f"{len(groups)} task names, one a task",
-            got=repr(given) if isinstance(given, str) else f"{len(given)} names",
-            remedy="Name every task, or leave the names out.",
-        )
-    return list(given)

@@ -6,10 +6,11 @@ from typing import Any, Literal
 import numpy as np
 
 from cpool.errors import ConfigError, DataError
+from cpool.streams._checks import check_flag, check_seed
 from cpool.streams._locate import check_path
 from cpool.streams._rows import Rows, read_rows
-from cpool.streams._source import Source
-from cpool.streams._splits import ClassOrder, Tasks, check_flag, check_seed
+from cpool.streams._source import Source, subset
+from cpool.streams._splits import ClassOrder, Tasks
 from cpool.streams.base import Stream
 from cpool.streams.domains import domain_incremental
 from cpool.streams.scenarios import by_class
@@ -30,6 +31,9 @@ def text_file(
     split: str | None = None,
     test_fraction: float | int = 0.2,
     test_seed: int = 0,
+    train_per_class: int | None = None,
+    test_per_class: int | None = None,
+    subset_seed: int = 0,
     shuffle: bool = False,
     class_order: ClassOrder = None,
     scenario: Literal["class", "task", "domain"] = "class",
@@ -49,6 +53,9 @@ def text_file(
         split: column of "train" and "test"; by default "split", if there is one.
         test_fraction: share of every class for the test, without test file and split column.
         test_seed: draws this share; apart from `seed`, so that every seed has the same test.
+        train_per_class: how many training examples of each class to keep; all by default.
+        test_per_class: how many test examples of each class to keep; all by default.
+        subset_seed: draws the kept examples; apart from `seed`, so that every seed sees the same.
         shuffle: let the seed decide the order of the tasks of a task column.
         class_order: as in `class_incremental`.
         scenario: as in `class_incremental`; "domain" if every task of the column has all classes.
@@ -71,9 +78,10 @@ def text_file(
     check_flag(shuffle, "shuffle")
     if rows.tasks is not None or scenario == "domain":
         _only_column(rows, tasks, class_order)
+    sizes = (train_per_class, test_per_class, subset_seed)
     if scenario == "domain":
         return domain_incremental(
-            _domains(rows, rows.source(test_fraction, test_seed)),
+            _domains(rows, subset(rows.source(test_fraction, test_seed), *sizes)),
             names=rows.names,
             class_names=rows.class_names,
             shuffle=shuffle,
@@ -88,7 +96,7 @@ def text_file(
             order = np.random.default_rng(check_seed(seed)).permutation(len(order))
         options["tasks"] = [groups[i] for i in order]
         options["task_names"] = [rows.names[i] for i in order]
-    return by_class(rows.source(test_fraction, test_seed), **options)
+    return by_class(subset(rows.source(test_fraction, test_seed), *sizes), **options)
 
 
 def _only_column(rows: Rows, tasks: Any, class_order: Any) -> None:

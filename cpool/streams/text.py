@@ -5,13 +5,13 @@ from typing import Literal
 
 from cpool.streams._labels import class_ids
 from cpool.streams._locate import DataSet, locate
-from cpool.streams._source import read_source, subset
+from cpool.streams._source import Source, read_source
 from cpool.streams._splits import ClassOrder, Tasks
 from cpool.streams._tables import read_json, read_table
 from cpool.streams.base import Stream
 from cpool.streams.scenarios import by_class
 
-__all__ = ["BANKING77", "banking77"]
+__all__ = ["BANKING77", "banking77", "banking_source"]
 
 BANKING77 = DataSet(
     title="BANKING77",
@@ -40,17 +40,24 @@ def banking77(
     Reference: I. Casanueva et al., Efficient Intent Detection with Dual Sentence Encoders, NLP for
     ConvAI 2020 (CC BY 4.0).
     """
-    train, test, categories = locate(BANKING77, data)
-    names = read_json(categories, list)
-    tables = [read_table(path, text="text", label="category") for path in (train, test)]
-    splits = [(table.texts, class_ids(table.labels, names)) for table in tables]
-    source = read_source(*splits[0], *splits[1], names)
     return by_class(
-        subset(source, train_per_class, test_per_class, subset_seed),
+        banking_source(data),
         tasks=tasks,
         seed=seed,
         validation=validation,
+        train_per_class=train_per_class,
+        test_per_class=test_per_class,
+        subset_seed=subset_seed,
         class_order=class_order,
         scenario=scenario,
         name="banking77",
     )
+
+
+def banking_source(data: str | os.PathLike[str] | None) -> Source:
+    """Return all queries of BANKING77."""
+    train, test, categories = locate(BANKING77, data)
+    names = read_json(categories, list)
+    tables = [read_table(path, text="text", label="category") for path in (train, test)]
+    splits = [(table.texts, class_ids(table.labels, names)) for table in tables]
+    return read_source(*splits[0], *splits[1], names)

@@ -1,17 +1,19 @@
 """Stream: a sequence with a table, a description, and all tasks as one."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 
 from cpool.errors import DataError
-from cpool.streams import Examples, Stream, Task, split_digits
+from cpool.streams import Examples, Stream, Task, label_noise, split_digits
 
 KEYS = [
     "name",
     "scenario",
     "modality",
+    "arrangement",
     "tasks",
     "seed",
     "fingerprint",
@@ -91,3 +93,41 @@ def test_refuses_tasks_that_make_no_stream() -> None:
         stream(Task(0, "a", (0,), examples(0), examples(), examples(0)))
     with pytest.raises(DataError, match="1 and 0 in task 'a'"):
         stream(Task(0, "a", (0,), examples(0), examples(), examples()))
+
+
+def small_stream(*tasks: Task, names: tuple[str, ...] = ("a", "b"), order: Any = (0, 1)) -> Stream:
+    return Stream(
+        tasks,
+        name="s",
+        scenario="class",
+        modality="text",
+        seed=0,
+        class_names=names,
+        class_order=order,
+        fingerprint="s",
+    )
+
+
+def labelled(y: list[int], first: int) -> Examples:
+    ids = np.arange(first, first + len(y), dtype=np.int64)
+    return Examples([str(i) for i in ids], np.array(y, np.int64), ids, "s")
+
+
+def test_refuses_a_class_in_no_task_and_a_label_of_no_class() -> None:
+    only = Task(0, "t", (0,), labelled([0], 0), labelled([], 0), labelled([0], 1))
+    with pytest.raises(DataError, match=r"no task for \['b'\]. Put these classes into a task, or"):
+        small_stream(only)
+    both = Task(0, "t", (0, 1), labelled([0, 1], 0), labelled([], 0), labelled([0], 2))
+    assert len(small_stream(both)) == 1
+    with pytest.raises(DataError, match=r"the order \[0\]"):
+        small_stream(both, order=[0])
+    odd = Task(0, "t", (0, 1), labelled([0, 1], 0), labelled([], 0), labelled([2], 2))
+    with pytest.raises(DataError, match=r"labels among the classes of task 't'; got \[2\]"):
+        small_stream(odd)
+
+
+def test_replaced_keeps_what_is_not_named() -> None:
+    stream = label_noise("split_digits", tasks=2, noise=0.1)
+    again = stream.replaced(stream[:], name="other")
+    assert again.describe() == stream.describe() | {"name": "other"}
+    assert again.true_labels == stream.true_labels and again.scenario == "class"

@@ -1,0 +1,162 @@
+"""One table of the benchmark page: a row a method, costs as ratios to the frozen model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cpool.report import text
+from cpool.report.loading import notes_of
+from cpool.report.ranking import BEST, ordered
+from cpool.report.ranks import ranks_of
+from cpool.report.results import Row, Stat, rows_of
+from cpool.report.significance import ALPHA, Comparison, compare_with_best
+
+HEADINGS = (
+    "rank",
+    "method",
+    "accuracy %",
+    "against the best",
+    "incr. %",
+    "forgetting",
+    "trained",
+    "per task",
+    "train ×",
+    "predict ×",
+)
+NONE = "–"
+
+
+@dataclass(frozen=True)
+class Document:
+    """One committed experiment.
+
+    Attributes:
+        name: of its folder.
+        results: the content of results.json.
+        environment: the content of environment.json.
+    """
+
+    name: str
+    results: Mapping[str, Any]
+    environment: Mapping[str, Any]
+
+    @property
+    def rows(self) -> list[Row]:
+        """Its rows, best first, upper bounds last."""
+        return ordered(rows_of(self.results))
+
+    def accuracies(self) -> dict[str, float]:
+        """Mean average accuracy over the seeds by label, without upper bounds."""
+        found = ((row, row.stat("average_accuracy")) for row in self.rows)
+        return {row.label: s.mean for row, s in found if s and row.role != "upper bound"}
+
+
+def training_ratio(run: Mapping[str, Any], samples: int) -> float | None:
+    """Return seconds of training over those of one frozen pass over the training data.
+
+    Args:
+        run: an entry of `runs`.
+        samples: training samples of all tasks.
+    """
+    return _ratio(run.get("train_seconds"), run.get("frozen_seconds_per_sample"), samples)
+
+
+def prediction_ratio(run: Mapping[str, Any]) -> float | None:
+    """Return seconds of the last evaluation over those of one frozen pass over the test data."""
+    samples = sum(size for size in run.get("test_sizes") or [] if size)
+    return _ratio(run.get("predict_seconds"), run.get("frozen_seconds_per_sample"), samples)
+
+
+def _ratio(seconds: float | None, frozen: float | None, samples: int) -> float | None:
+    # Both times are of one process, so a busy machine slows both.
+    return None if seconds is None or not frozen or not samples else seconds / (frozen * samples)
+
+
+def table(document: Document) -> list[str]:
+    """Return the table as lines of Markdown, with what must be known below it."""
+    rows = document.rows
+    ranks = ranks_of(document.accuracies())
+    compared = {found.other: found for found in compare_with_best(rows)}
+    lines = [_line(HEADINGS), _line(["---:", "---", "---:", "---", *["---:"] * 6])]
+    samples = sum((document.results.get("stream") or {}).get("train_sizes") or [])
+    for row in rows:
+        lines.append(_line(_cells(row, ranks, compared, samples)))
+    not_run = document.results.get("not_run") or {}
+    for label in not_run:
+        lines.append(_line([NONE, label, *[NONE] * (len(HEADINGS) - 2)]))
+    reasons = [f"{NONE} {label}: {reason}" for label, reason in not_run.items()]
+    return [*lines, "", *_paragraphs([*facts(document), *reasons])]
+
+
+def _cells(
+    row: Row, ranks: Mapping[str, float], compared: Mapping[str, Comparison], samples: int
+) -> list[str]:
+    bound = row.role == "upper bound"
+    stats = {key: row.stat(key) for key in ("trainable_parameters", "bytes_per_task")}
+    mean = {key: stat.mean if stat else None for key, stat in stats.items()}
+    best = not bound and row.label not in compared
+    cells = [
+        NONE if bound or row.label not in ranks else f"{ranks[row.label]:g}",
+        f"{row.label} (upper bound)" if bound else row.label,
+        text.with_deviation(row.stat("average_accuracy")),
+        NONE if bound else BEST if best else _against(compared[row.label]),
+        text.points(row.stat("average_incremental_accuracy")),
+        text.points(row.stat("forgetting")),
+        text.count(mean["trainable_parameters"]),
+        text.size(mean["bytes_per_task"]),
+        _times(Stat.of(training_ratio(run, samples) for run in row.runs)),
+        _times(Stat.of(prediction_ratio(run) for run in row.runs)),
+    ]
+    plain = [cell.replace("|", "\\|").replace(text.MISSING, NONE) for cell in cells]
+    return [f"**{cell}**" for cell in plain] if best else plain
+
+
+def _against(found: Comparison) -> str:
+    if found.difference is None or found.corrected is None:
+        return NONE
+    p = "p < 0.001" if found.corrected < 0.001 else f"p = {found.corrected:.3f}"
+    alike = "≈ " if found.corrected >= ALPHA else ""
+    return f"{alike}{text.points(Stat(-found.difference, None, 1))}, {p}"
+
+
+def _times(stat: Stat | None) -> str:
+    return NONE if stat is None else text.plain(stat.mean)
+
+
+def facts(document: Document) -> list[str]:
+    """Say on what data, at what size, after which search and where the numbers were measured."""
+    results, stream = document.results, document.results.get("stream") or {}
+    backbone, environment = results.get("backbone") or {}, document.environment
+    seeds = sorted({run["seed"] for run in results["runs"]})
+    sizes = {key: sum(stream.get(key) or []) for key in ("train_sizes", "test_sizes")}
+    lines = [
+        f"{stream.get('tasks')} tasks, {results.get('scenario')}-incremental, "
+        f"{sizes['train_sizes']:,} training and {sizes['test_sizes']:,} test samples, "
+        f"seeds {', '.join(map(str, seeds))}; backbone `{backbone.get('name')}`."
+    ]
+    reduced = [
+        f"{key} = {value}"
+        for key, value in (stream.get("options") or {}).items()
+        if key.endswith("_per_class") and value is not None
+    ]
+    if reduced:
+        lines.append(f"Reduced size: {', '.join(reduced)}.")
+    if len(seeds) < 3:
+        lines.append(f"Only {len(seeds)} seed{'s' * (len(seeds) > 1)}.")
+    lines += notes_of(results)
+    seconds = environment.get("seconds")
+    took = f", {seconds / 60:,.0f} min in all" if seconds else ""
+    lines.append(
+        f"Data {str(stream.get('fingerprint'))[:12]}, backbone "
+        f"{str(backbone.get('fingerprint'))[:12]}, cpool {results.get('version')}; "
+        f"{environment.get('cpu')}, {environment.get('threads')} thread(s) a process{took}."
+    )
+    return lines
+
+
+def _paragraphs(lines: list[str]) -> list[str]:
+    return [part for line in lines for part in (line, "")]
+
+
+def _line(cells: Any) -> str:
+    return f"| {' | '.join(cells)} |"
