@@ -133,7 +133,7 @@ def mean_of_slots(pool: "PromptPool", slots: Sequence[int]) -> Initialiser:
 
     def init(shape: tuple[int, int, int, int]) -> Tensor:
         numbers = [pool.check_slot(slot) for slot in slots]
-        values = pool.values()[numbers].detach().mean(dim=0)
+        values = pool.read(torch.tensor(numbers)).detach().mean(dim=0)
         copied: Tensor = values.expand(shape).clone()
         return copied
 

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from cpool.blocks import Plan, block_list, leading, read_rows, rebuild, share_counts, starts_of
 from cpool.errors import PoolError
 from cpool.initialisers import Initialiser, uniform
 from cpool.selection import Selection
@@ -26,13 +27,14 @@ class Slot:
     """Where a slot comes from.
 
     Attributes:
-        id: its number in the pool, for ever.
+        id: its number, for ever; its place in the pool too, unless slots were evicted.
         name: what people call it.
         task: the task it was made for, or None when all tasks share it.
         created: time of creation, ISO 8601, UTC.
         trained_steps: optimiser steps in which a training sample used it.
         enabled: a disabled slot is never chosen.
-        parent: the slot it was copied from, or None.
+        parent: the id of the slot it was copied from, or None.
+        parents: the ids of the slots that it replaces, if eviction combined some.
     """
 
     id: int
@@ -42,6 +44,7 @@ class Slot:
     trained_steps: int = 0
     enabled: bool = True
     parent: int | None = None
+    parents: tuple[int, ...] = ()
 
 
 class PromptPool(nn.Module):
@@ -79,6 +82,8 @@ class PromptPool(nn.Module):
         self.register_buffer("trained_steps", torch.zeros(0, dtype=torch.int64))
         self.register_buffer("enabled", torch.zeros(0, dtype=torch.bool))
         self._slots: list[Slot] = []
+        self._starts: list[int] = []
+        self._next = 0
 
     def __len__(self) -> int:
         """Return M, the number of slots."""
@@ -102,14 +107,14 @@ class PromptPool(nn.Module):
         name: str | None = None,
         parent: int | None = None,
     ) -> range:
-        """Add a block of `n` slots and return their numbers.
+        """Add a block of `n` slots and return their places in the pool.
 
         Args:
             n: how many slots, at least 1.
             init: how they start; the pool's own initialiser by default.
             task: the task they are made for; None when all tasks share them.
             name: their name; a number is appended when n > 1.
-            parent: the slot that they were copied from.
+            parent: the place of the slot that they were copied from.
         """
         if n < 1:
             raise PoolError(
@@ -128,13 +133,15 @@ class PromptPool(nn.Module):
             )
         start = len(self._slots)
         self.blocks.append(nn.Parameter(values.detach().to(device=device, dtype=dtype)))
+        self._starts.append(start)
         self.trained_steps = torch.cat([self.trained_steps, self.trained_steps.new_zeros(n)])
         self.enabled = torch.cat([self.enabled, self.enabled.new_ones(n)])
-        created = datetime.now(timezone.utc).isoformat(timespec="seconds")
         base = name or ("shared" if task is None else f"task{task}")
-        for i in range(start, start + n):
-            label = base if n == 1 else f"{base}.{i - start}"
-            self._slots.append(Slot(i, label, task, created, parent=parent))
+        source = None if parent is None else self._slots[parent].id
+        for i in range(n):
+            label = base if n == 1 else f"{base}.{i}"
+            self._slots.append(Slot(self._next + i, label, task, _now(), parent=source))
+        self._next += n
         return range(start, start + n)
 
     def freeze(self, block: int) -> None:
@@ -161,20 +168,31 @@ class PromptPool(nn.Module):
                 got="an empty pool",
                 remedy="Call grow(n), or begin_task of the model, first.",
             )
-        blocks = list(self.blocks)
+        blocks = tuple(block_list(self.blocks))
         return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
 
+    def read(self, index: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape S P W"]:
+        """Read slots by number; the cost is that of the slots read, not of the pool."""
+        if not self._slots:
+            return self.values()  # raises
+        return read_rows(self.blocks, self._starts, index)
+
     def gather(self, selection: Selection) -> Float[Tensor, "B S N W"]:
-        """Read the chosen slots in one indexed read.
+        """Read the chosen slots, at the cost of what is chosen.
 
         Without weights the K slots are concatenated, N = K·P; with weights they are summed,
-        N = P, as one matrix product over the slots, so no [B K S P W] tensor is made.
+        N = P. A sum over most of the pool is one matrix product over all slots, so that no
+        [B K S P W] tensor is made.
         """
-        values = self.values()
         batch, chosen = selection.index.shape
         if selection.weight is None:
-            read = values[selection.index]  # [B K S P W]
+            read = self.read(selection.index)  # [B K S P W]
             return read.transpose(1, 2).reshape(batch, self.sites, chosen * self.length, self.width)
+        if 2 * chosen < len(self):
+            few = self.read(selection.index).flatten(2)
+            mixed = (selection.weight.to(few.dtype).unsqueeze(1) @ few).squeeze(1)
+            return mixed.view(batch, self.sites, self.length, self.width)
+        values = self.values()
         dense = selection.weight.new_zeros(batch, len(self._slots))
         dense = dense.scatter_add(1, selection.index, selection.weight)
         mixed = dense.to(values.dtype) @ values.flatten(1)
@@ -204,12 +222,38 @@ class PromptPool(nn.Module):
             )
         return slot % len(self)
 
+    def recombine(self, plan: Plan) -> None:
+        """Make all slots anew by a plan of `cpool.blocks`; `evict` writes one.
+
+        Slots that the plan copies stay as they are, with their ids; a combined one gets a new id
+        and names its parents. What no new slot is made of is lost.
+        """
+        steps, rows = self.trained_steps, [parts for block in plan for parts in block]
+        places = leading(plan)
+        shared = share_counts(steps.double(), plan)
+        trained = torch.stack([(steps[list(parts)] > 0).any() for parts in rows])
+        # A share below one step still says that the slot was trained.
+        self.trained_steps = torch.maximum(shared.round().to(steps.dtype), trained.to(steps.dtype))
+        self.enabled = torch.stack([self.enabled[list(parts)].any() for parts in rows])
+        made = []
+        for place, parts in zip(places, rows, strict=True):
+            slot = self._slots[place]
+            if list(parts.values()) != [1.0]:
+                parents = tuple(sorted(self._slots[i].id for i in parts))
+                slot = Slot(self._next, f"{slot.name}+", slot.task, _now(), parents=parents)
+                self._next += 1
+            made.append(slot)
+        self._slots = made
+        self.blocks = rebuild(self.blocks, plan)
+        self._starts = starts_of(len(block) for block in plan)
+
     def layout(self) -> dict[str, Any]:
         """Return what is needed, beside the tensors, to make this pool again (JSON)."""
         return {
             "blocks": [len(block) for block in self.blocks],
             "frozen": [not block.requires_grad for block in self.blocks],
-            "slots": [asdict(slot) for slot in self.slots],
+            "slots": [{**asdict(slot), "parents": list(slot.parents)} for slot in self.slots],
+            "next": self._next,
         }
 
     def restore(self, layout: Mapping[str, Any]) -> None:
@@ -222,7 +266,12 @@ class PromptPool(nn.Module):
                 size, self.sites, self.length, self.width, device=device, dtype=dtype
             )
             self.blocks.append(nn.Parameter(values, requires_grad=not frozen))
-        self._slots = [Slot(**slot) for slot in layout["slots"]]
+        self._starts = starts_of(sizes)
+        self._slots = [
+            Slot(**{**slot, "parents": tuple(slot.get("parents", ()))}) for slot in layout["slots"]
+        ]
+        # Checkpoints of pools that knew no eviction have neither parents nor a next id.
+        self._next = layout.get("next", len(self._slots))
         self.trained_steps = self.trained_steps.new_zeros(len(self))
         self.enabled = self.enabled.new_zeros(len(self))
 
@@ -230,3 +279,7 @@ class PromptPool(nn.Module):
         if len(self.blocks):
             return self.blocks[0].device, self.blocks[0].dtype
         return self.trained_steps.device, torch.get_default_dtype()
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 __all__ = ["Selection"]
@@ -16,9 +16,11 @@ class Selection(NamedTuple):
         weight: None to concatenate the K slots, else their weights in a sum, [B K].
         loss: what the policy adds to the training loss (key pull, orthogonality), a scalar.
         similarity: cosine (or minus distance) of the query to each chosen slot, [B K], if any.
+        fits: False for queries that no slot is near enough to, [B]; None: all fit.
     """
 
     index: Int[Tensor, "B K"]  # type: ignore[assignment]  # hides tuple.index, never used here
     weight: Float[Tensor, "B K"] | None
     loss: Float[Tensor, ""]
     similarity: Float[Tensor, "B K"] | None = None
+    fits: Bool[Tensor, " B"] | None = None

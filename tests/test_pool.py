@@ -159,3 +159,57 @@ def test_initialisers_start_where_they_say():
     rows = from_vocabulary(table)((2, 1, 10, 8)).view(20, 8)
     picked = (rows[:, None] == table[None]).all(-1).nonzero()[:, 1]
     assert len(picked.unique()) == 20, "tokens are drawn without replacement"
+
+
+def test_gather_reads_only_the_blocks_that_were_chosen_and_gradients_stay_exact():
+    """The values of a pool of many blocks are not joined at every step."""
+    pool = make((2,) * 30)
+    pool.values = None  # type: ignore[method-assign]  # joining all blocks would fail
+    index = torch.tensor([[3, 58], [58, 2], [9, 9]])
+    target = torch.randn(3, 2, 8, 6)
+    (pool.gather(Selection(index, None, torch.zeros(()))) * target).sum().backward()
+    expected = {slot: torch.zeros(2, 4, 6) for slot in range(60)}
+    for b, row in enumerate(index.tolist()):
+        for place, slot in enumerate(row):
+            expected[slot] = expected[slot] + target[b, :, 4 * place : 4 * place + 4]
+    for number, block in enumerate(pool.blocks):
+        if number in (1, 4, 29):
+            wanted = torch.stack([expected[2 * number], expected[2 * number + 1]])
+            assert torch.allclose(block.grad, wanted, atol=1e-6)
+        else:
+            assert block.grad is None
+
+
+@pytest.mark.parametrize("chosen", [2, 20])
+def test_a_weighted_sum_of_few_or_most_slots_equals_a_loop(chosen):
+    pool = make((5,) * 5)
+    index = torch.stack([torch.randperm(25)[:chosen] for _ in range(4)])
+    weight = torch.randn(4, chosen)
+    read = pool.gather(Selection(index, weight, torch.zeros(())))
+    values = torch.cat(list(pool.blocks)).detach().double()
+    for b in range(4):
+        expected = sum(w * values[m] for w, m in zip(weight[b].double(), index[b], strict=True))
+        assert torch.allclose(read[b].double(), expected, atol=1e-5)
+
+
+def test_a_layout_from_before_eviction_can_still_be_restored():
+    pool, other = make(), PromptPool(2, 4, 6)
+    layout = pool.layout()
+    del layout["next"]
+    for slot in layout["slots"]:
+        del slot["parents"]
+    other.restore(layout)
+    other.load_state_dict(pool.state_dict())
+    assert other.slots == pool.slots
+    other.grow(1)
+    assert other.slots[-1].id == 5
+
+
+def test_the_order_of_old_rows_in_a_plan_decides_and_whole_blocks_are_the_same_parameters():
+    pool = make()
+    values, last = pool.values().detach().clone(), pool.blocks[1]
+    pool.recombine([[{2: 1.0}, {0: 1.0}], [{3: 1.0}, {4: 1.0}]])
+    assert torch.equal(pool.values(), values[[2, 0, 3, 4]])
+    assert pool.blocks[1] is last and not pool.blocks[0].requires_grad
+    assert [slot.id for slot in pool.slots] == [2, 0, 3, 4]
+    assert torch.equal(pool.read(torch.tensor([[1], [3]])), values[torch.tensor([[0], [4]])])

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from cpool.blocks import Plan, leading
 from cpool.errors import PoolError
 from cpool.selection import Selection
 
@@ -22,7 +23,9 @@ class Policy(nn.Module):
     """
 
     needs_query: ClassVar[bool] = True
+    needs_start: bool = False  # of the object: it may depend on an option
     needs_end: ClassVar[bool] = False
+    needs_labels: ClassVar[bool] = False  # whether it learns the classes of a task at its end
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,8 +55,72 @@ class Policy(nn.Module):
     ) -> Selection:
         """Choose slots for each query among the available ones."""
 
+    def start_task(self, query: Float[Tensor, "n Q"], task: int) -> None:
+        """Look at the training queries of a task before it is trained (policies that need it)."""
+
     def end_task(self, query: Float[Tensor, "n Q"], task: int) -> None:
         """Learn from all training queries of a finished task (policies that need it)."""
+
+    def end_classes(
+        self, query: Float[Tensor, "n Q"], labels: Int[Tensor, " n"], task: int
+    ) -> None:
+        """Learn from the training queries and labels of a finished task, before `end_task`."""
+
+    def nearness(
+        self, query: Float[Tensor, "B Q"], available: Bool[Tensor, " M"] | None = None
+    ) -> Float[Tensor, " B"]:
+        """Return how near each query is to the nearest slot; a threshold compares this number.
+
+        Raises:
+            PoolError: the policy has no keys to be near to.
+        """
+        raise PoolError(
+            expected="a policy with keys or centroids that queries are compared with",
+            got=type(self).__name__,
+            remedy="Use TopK, Mixture, NearestCentroid or GaussianRouter.",
+        )
+
+    def vectors(self) -> Float[Tensor, "M Q"]:
+        """Return where each slot lies, for distances between slots.
+
+        Raises:
+            PoolError: the policy has no keys.
+        """
+        raise PoolError(
+            expected="a policy whose slots have keys",
+            got=type(self).__name__,
+            remedy='Evict by "usage" or "pca", which need no distance between keys.',
+        )
+
+    def usage(self) -> Float[Tensor, " M"] | None:
+        """Return how many training queries each slot had, or None where nobody counts."""
+        return None
+
+    def recombine(self, plan: Plan) -> None:
+        """Make what belongs to the slots anew by a plan of `cpool.blocks`; `evict` writes one.
+
+        A combined slot belongs to the task of the slot that it is made of most.
+
+        Raises:
+            PoolError: the policy has more than owners, and does not say what becomes of it.
+        """
+        if type(self).recombine is Policy.recombine and set(self.state_dict()) != {"owner"}:
+            raise PoolError(
+                expected="a policy that can drop and combine slots",
+                got=type(self).__name__,
+                remedy="Give it a recombine of its own, or the pool no capacity.",
+            )
+        self.owner = self.owner[leading(plan)]
+
+    def _check_union(self, rows: list[list[int]]) -> None:
+        """Refuse a plan in which an old slot becomes a part of several new ones."""
+        parts = [slot for row in rows for slot in row]
+        if len(parts) != len(set(parts)):
+            raise PoolError(
+                expected="slots that are kept, dropped or merged",
+                got="combinations of all, which centroids have none of",
+                remedy='Evict by "usage" or "merge", or use a policy with learned keys.',
+            )
 
     def layout(self) -> dict[str, Any]:
         """Return what is needed, beside the tensors, to make this policy again (JSON)."""

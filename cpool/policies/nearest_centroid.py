@@ -8,9 +8,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from cpool.blocks import Plan
 from cpool.errors import PoolError
 from cpool.policies.base import Policy
-from cpool.policies.top_k import largest
+from cpool.policies.ranking import largest
 from cpool.selection import Selection
 
 __all__ = ["NearestCentroid"]
@@ -30,6 +31,7 @@ class NearestCentroid(Policy):
         metric: "l1" or "l2".
         normalize: divide queries by their L2 norm first.
         seed: of k-means.
+        threshold: at test, queries whose distance is above minus this fit no slot.
     """
 
     needs_end: ClassVar[bool] = True
@@ -42,10 +44,12 @@ class NearestCentroid(Policy):
         metric: Literal["l1", "l2"] = "l1",
         normalize: bool = True,
         seed: int = 0,
+        threshold: float | None = None,
     ) -> None:
         super().__init__()
         self.query_size, self.n_centroids = query_size, centroids
         self.metric, self.normalize, self.seed = metric, normalize, seed
+        self.threshold = threshold
         self.centroids: Float[Tensor, "M c Q"]
         self.fitted: Bool[Tensor, " M"]
         self.register_buffer("centroids", torch.zeros(0, centroids, query_size))
@@ -74,7 +78,16 @@ class NearestCentroid(Policy):
         allowed = self.candidates(allowed & self.fitted)
         distance = self.distance(query)
         index = largest((-distance).masked_fill(~allowed, -torch.inf), 1)
-        return Selection(index, None, query.new_zeros(()), -distance.gather(1, index))
+        near = -distance.gather(1, index)
+        fits = None if self.threshold is None else near[:, 0] >= self.threshold
+        return Selection(index, None, query.new_zeros(()), near, fits)
+
+    def nearness(
+        self, query: Float[Tensor, "B Q"], available: Bool[Tensor, " M"] | None = None
+    ) -> Float[Tensor, " B"]:
+        """Return minus the distance to the nearest centroid."""
+        allowed = self.candidates(self.candidates(available) & self.fitted)
+        return -self.distance(query).masked_fill(~allowed, torch.inf).amin(dim=1)
 
     def distance(self, query: Float[Tensor, "B Q"]) -> Float[Tensor, "B M"]:
         """Return the distance of each query to the nearest centroid of each slot."""
@@ -93,26 +106,46 @@ class NearestCentroid(Policy):
 
         With fewer queries than centroids, each query is a centroid, and the first is repeated.
         """
-        from sklearn.cluster import KMeans
-
         if not len(query):
             raise PoolError(
                 expected="training queries of the task", got="none", remedy="Pass its data."
             )
         q = F.normalize(query.float(), dim=1) if self.normalize else query.float()
-        rows = q.detach().cpu().numpy().astype("float64")
-        k = min(self.n_centroids, len(rows))
-        # More centres than distinct points would warn and return empty clusters.
-        k = min(k, len(torch.unique(q.detach().cpu(), dim=0)))
-        centres = KMeans(k, random_state=self.seed, n_init=10).fit(rows).cluster_centers_
-        filled = torch.as_tensor(centres).float()[torch.arange(self.n_centroids) % k]
+        filled = self._centres(q.detach().cpu())
         mine = self.owner == task
         self.centroids[mine] = filled.to(self.centroids)
         self.fitted |= mine
 
-    def layout(self) -> dict[str, Any]:
-        """Return the number of slots."""
-        return super().layout()
+    def _centres(self, rows: Float[Tensor, "n Q"]) -> Float[Tensor, "c Q"]:
+        from sklearn.cluster import KMeans
+
+        # More centres than distinct points would warn and return empty clusters.
+        k = min(self.n_centroids, len(torch.unique(rows, dim=0)))
+        fitted = KMeans(k, random_state=self.seed, n_init=10).fit(rows.double().numpy())
+        centres = torch.as_tensor(fitted.cluster_centers_).float()
+        return centres[torch.arange(self.n_centroids) % k]
+
+    def vectors(self) -> Float[Tensor, "M Q"]:
+        """Return the mean of each slot's centroids."""
+        return self.centroids.mean(dim=1)
+
+    def recombine(self, plan: Plan) -> None:
+        """Give slots that become one the centres of all their centroids.
+
+        Raises:
+            PoolError: the plan makes slots that are no union of old ones.
+        """
+        rows = [list(parts) for block in plan for parts in block]
+        self._check_union(rows)
+        made = []
+        for parts in rows:
+            known = [slot for slot in parts if self.fitted[slot]] or parts[:1]
+            joined = self.centroids[known].flatten(0, 1)
+            one = len(known) == 1
+            made.append(joined if one else self._centres(joined.cpu()).to(joined))
+        super().recombine(plan)
+        self.centroids = torch.stack(made)
+        self.fitted = torch.stack([self.fitted[parts].any() for parts in rows])
 
     def restore(self, layout: Mapping[str, Any]) -> None:
         """Make room for the slots of `layout`."""

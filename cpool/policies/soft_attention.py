@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from cpool.blocks import Plan
 from cpool.policies.base import Policy
 from cpool.policies.keys import KeyBlocks
 from cpool.selection import Selection
@@ -74,6 +75,16 @@ class SoftAttention(Policy):
             loss = self.penalty * (orthogonality(keys) + orthogonality(attention))
         index = chosen.expand(len(query), -1)
         return Selection(index, weight, loss, weight.detach())
+
+    def vectors(self) -> Float[Tensor, "M Q"]:
+        """Return the keys, normalised."""
+        return F.normalize(self.keys().detach().float(), dim=1)
+
+    def recombine(self, plan: Plan) -> None:
+        """Make keys and attention vectors anew by a plan."""
+        super().recombine(plan)
+        self.keys.recombine(plan)
+        self.attention.recombine(plan)
 
     def layout(self) -> dict[str, Any]:
         """Return the sizes of the blocks."""
