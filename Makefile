@@ -16,10 +16,10 @@ endif
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test setup lint types docs check clean
+.PHONY: help run test benchmarks setup lint types docs check clean
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-7s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 run: ## install cpool into .venv and run the quickstart experiment on the CPU
 	@echo "cpool quickstart: learns scikit-learn's digits task after task, with several methods, on the"
@@ -29,6 +29,9 @@ run: ## install cpool into .venv and run the quickstart experiment on the CPU
 	@$(BIN)/cpool run benchmarks/experiments/quickstart.toml --out runs/quickstart --resume
 
 test: lint types docs check ## everything that must pass: lint, types, docs, all tests
+
+benchmarks: setup ## run all of benchmarks/experiments, JOBS at a time, and make the page; resumable
+	@$(BIN)/python -m benchmarks.run_all --jobs $(JOBS) $(ARGS)
 
 setup: ## make the environment of the tests (what `make test` does first)
 	@$(SETUP) test

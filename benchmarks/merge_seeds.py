@@ -4,12 +4,14 @@
     python -m benchmarks.merge_seeds runs/clinc150-{0,1,2} --out benchmarks/results/clinc150
 
 Seeds run side by side give the same accuracies as in one run; their times are those of a machine
-that was shared. Everything but the seeds must agree, or nothing is written.
+that was shared, and each run keeps the pace of the frozen model in its own process to compare with.
+Everything but the seeds must agree, or nothing is written.
 """
 
 import argparse
 import shutil
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,10 @@ import tomli_w
 from cpool._io import read_json, write_bytes, write_json
 from cpool.report import results_markdown
 
-SAME = ("schema", "name", "version", "backbone", "train", "evaluated_on")
+SAME = ("schema", "name", "version", "backbone", "train", "evaluated_on", "not_run")
 
 
-def merge(folders: list[Path]) -> dict[str, Any]:
+def merge(folders: Sequence[Path]) -> dict[str, Any]:
     """Return one results document with the runs of all folders, by seed."""
     documents = [read_json(folder / "results.json") for folder in folders]
     configs = [tomllib.loads((folder / "config.toml").read_text("utf-8")) for folder in folders]
@@ -43,21 +45,38 @@ def merge(folders: list[Path]) -> dict[str, Any]:
     return {**first, "features_seconds": seconds, "runs": ordered}
 
 
+def write(folders: Sequence[Path], out: Path, search: Path | None = None) -> dict[str, Any]:
+    """Merge `folders` into `out`, with config, environment, table and search; return the results.
+
+    Args:
+        folders: one a process, in the order of the seeds.
+        out: the folder that is committed.
+        search: the folder of the search that the processes share, if they do.
+    """
+    merged = merge(folders)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "results.json", merged)
+    write_bytes(out / "table.md", (results_markdown(merged) + "\n").encode())
+    clocks = [read_json(f / "environment.json") for f in (*folders, *([search] if search else []))]
+    seconds = sum(clock["seconds"] or 0.0 for clock in clocks)
+    write_json(out / "environment.json", {**clocks[0], "seconds": seconds})
+    config = tomllib.loads((folders[0] / "config.toml").read_text("utf-8"))
+    config["seeds"] = sorted({run["seed"] for run in merged["runs"]})
+    write_bytes(out / "config.toml", tomli_w.dumps(config).encode())
+    trials = (search or folders[0]) / "search.json"
+    if trials.is_file():
+        shutil.copyfile(trials, out / "search.json")
+    return merged
+
+
 def main() -> None:
     """Read the arguments, merge, write, and print the table as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--search", type=Path, help="the folder of the search that all share")
     args = parser.parse_args()
-    merged = merge(args.folders)
-    args.out.mkdir(parents=True, exist_ok=True)
-    write_json(args.out / "results.json", merged)
-    write_bytes(args.out / "table.md", (results_markdown(merged) + "\n").encode())
-    shutil.copyfile(args.folders[0] / "environment.json", args.out / "environment.json")
-    config = tomllib.loads((args.folders[0] / "config.toml").read_text("utf-8"))
-    config["seeds"] = sorted({run["seed"] for run in merged["runs"]})
-    write_bytes(args.out / "config.toml", tomli_w.dumps(config).encode())
-    print(results_markdown(merged))
+    print(results_markdown(write(args.folders, args.out, args.search)))
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ class Learner:
             first = derive(self.seed, "start", index)
             self.model.begin_task(
                 classes,
-                batches=self._loader(examples, shuffle=True, seed=first, fixed=False)
+                batches=self._loader(examples, shuffle=True, seed=first, fixed=False, whole=True)
                 if self.model.needs_start
                 else (),
             )
@@ -159,11 +159,13 @@ class Learner:
                     got=f"nothing in {name!r}: all of it was frozen by earlier tasks",
                     remedy="Set freeze_old=False where the same classes come again.",
                 )
-            if trains:
+            if trains and self.model.held_out:
+                self._optimise_and_judge(examples, index, name)
+            elif trains:
                 self.losses.append(self._optimise(examples, index, name))
             last = derive(self.seed, "end", index)
             self.model.end_task(
-                self._loader(examples, task=index, shuffle=True, seed=last)
+                self._loader(examples, task=index, shuffle=True, seed=last, whole=True)
                 if self.model.needs_end
                 else ()
             )
@@ -207,6 +209,16 @@ class Learner:
         return optimise(
             self.model, loader, self.train, self.accelerator, index, self.progress, label
         )
+
+    def _optimise_and_judge(self, examples: Examples, index: int, name: str) -> None:
+        """Train on a part of the data, and let the model judge the result on the rest."""
+        rng = np.random.default_rng(derive(self.seed, "held", index))
+        order = rng.permutation(len(examples))
+        cut = len(examples) - max(1, round(self.model.held_out * len(examples)))
+        parts = [examples.take(np.sort(order[:cut])), examples.take(np.sort(order[cut:]))]
+        self.losses.append(self._optimise(parts[0], index, name))
+        trained, held = (self._loader(part, fixed=False, whole=True) for part in parts)
+        self.model.judge(trained, held)
 
     # Predicting
 
@@ -468,7 +480,20 @@ class Learner:
         cached: bool = True,
         training: bool = False,
         fixed: bool = True,
+        whole: bool = False,
     ) -> DataLoader[Any]:
+        """Return batches with what the model reads: kept features, queries, or the inputs.
+
+        Args:
+            examples: a split of a task.
+            task: the task that the policies are told.
+            shuffle: a new order each pass, from `seed`.
+            seed: of the order.
+            cached: use features computed before.
+            training: for steps of optimisation.
+            fixed: take kept features of passes that train no more.
+            whole: add the queries also where only a boundary reads them.
+        """
         model = self.model
         extra: dict[str, Tensor] = {}
         wanted = model.fixed(task) if cached and fixed else {}
@@ -476,8 +501,8 @@ class Learner:
             wanted = {}
         for name, key in wanted.items():
             extra[name] = self._kept(examples, name, key, task)
-        whole = bool(wanted) and len(wanted) == len(model.passes.names)
-        if model.needs_query:
+        every = bool(wanted) and len(wanted) == len(model.passes.names)
+        if model.needs_query or (whole and model.prompter and model.prompter.needs_boundary):
             extra["query"] = self.queries(examples, cached=cached)
         return make_loader(
             examples,
@@ -486,7 +511,7 @@ class Learner:
             shuffle=shuffle,
             seed=seed,
             extra=extra,
-            inputs=(model.needs_inputs and not whole) or not extra,
+            inputs=(model.needs_inputs and not every) or not extra,
             prepared=self.prepared,
             max_tokens=self._max_tokens(),
         )

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from cpool.backbones import Backbone
 from cpool.errors import BackboneError, DataError, StateError
-from cpool.heads import Head, check_finite
+from cpool.heads import Head, SessionHead, check_finite
 from cpool.inject.prefix import attention_layers
 from cpool.output import Output
 from cpool.passes import Passes
@@ -113,12 +113,30 @@ class PromptedModel(nn.Module):
             assert isinstance(rule, Rule)
             yield rule
 
+    @property
+    def held_out(self) -> float:
+        """The share of the task's training data that a rule keeps from the optimiser."""
+        return max((rule.held_out for rule in self._rules()), default=0.0)
+
+    @torch.no_grad()
+    def judge(
+        self, trained: Iterable[Mapping[str, Tensor]], held: Iterable[Mapping[str, Tensor]]
+    ) -> None:
+        """Let the rules look at the trained model on data that it saw and on data it did not."""
+        self.eval()
+        if self.prompter is not None:
+            self.prompter.freeze_grown()
+        for rule in self._rules():
+            if rule.held_out:
+                rule.judge(self, trained, held, len(self.tasks) - 1)
+
     def trains(self, task: int) -> bool:
         """Return whether task number `task` has steps of optimisation."""
         if self.trunk is not None or not self.head.fits:
             return True
-        sessions = getattr(self.head, "sessions", None)
-        return self.prompter is not None and (sessions is None or task < sessions)
+        # A head that decides at each task whether it trains has to train in the first one.
+        sessions = self.head.sessions if isinstance(self.head, SessionHead) else None
+        return self.prompter is not None and task < (1 if sessions is None else sessions)
 
     def one_pass(
         self, batch: Mapping[str, Tensor], name: str, task: int | None
@@ -194,8 +212,7 @@ class PromptedModel(nn.Module):
             )
         named = sorted({int(c) for c in classes})
         for rule in self._rules():
-            if rule.needs_start:
-                rule.before(self, batches, named, number)
+            rule.before(self, batches if rule.needs_start else (), named, number)
         if self.prompter is not None:
             self.prompter.begin_task(number)
         self.head.begin_task(named)

@@ -86,7 +86,12 @@ class Prompter(nn.Module):
     @property
     def needs_end(self) -> bool:
         """Whether any policy learns from the queries of a finished task."""
-        return any(branch.policy.needs_end for branch in self)
+        return any(branch.policy.needs_end or branch.policy.needs_labels for branch in self)
+
+    @property
+    def needs_boundary(self) -> bool:
+        """Whether any policy reads the queries of a task when it begins or ends."""
+        return self.needs_start or self.needs_end
 
     @property
     def room(self) -> int:

@@ -33,6 +33,20 @@ class Rule(nn.Module):
     def begin(self, model: Any, task: int) -> None:
         """Get ready, after the model has frozen what is old and grown what is new."""
 
+    @property
+    def held_out(self) -> float:
+        """The share of the task's training data to keep from the optimiser, for `judge`."""
+        return 0.0
+
+    def judge(
+        self,
+        model: Any,
+        trained: Iterable[Mapping[str, Tensor]],
+        held: Iterable[Mapping[str, Tensor]],
+        task: int,
+    ) -> None:
+        """Look at what training did, on rows it used and on rows it did not; if `held_out`."""
+
     def loss(
         self, model: Any, batch: Mapping[str, Tensor], output: Any, task: int | None
     ) -> dict[str, Float[Tensor, ""]]:

@@ -199,9 +199,13 @@ class Backbone(nn.Module):
         """Return a copy with weights of its own that can be trained, and a real `train()`.
 
         It has no `lm_head`: no feature depends on one, so that it would be stored and counted
-        without ever being trained.
+        without ever being trained. Weights in half precision become float32, since small steps
+        would be rounded away in them.
         """
-        return self._copy(None)
+        copied = self._copy(None)
+        if copied.dtype in (torch.float16, torch.bfloat16):
+            copied.model.float()
+        return copied
 
     def _copy(self, lm_head: nn.Module | None) -> "Backbone":
         # Copied together, so that a head tied to the input embedding stays tied.

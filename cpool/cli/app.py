@@ -67,6 +67,13 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with what is in the output folder.")
     ] = False,
+    search_only: Annotated[
+        bool, typer.Option("--search-only", help="Do the trials of [search] and no run.")
+    ] = False,
+    search_from: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Take the trials of this search.json, or its folder."),
+    ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", help="Print only errors and the path of results.json.")
     ] = False,
@@ -75,7 +82,19 @@ def run(
     with guarded():
         from cpool.cli.run import Options, run_experiment
 
-        run_experiment(Options(file, out, seeds, tuple(set_ or ()), device, resume, quiet))
+        run_experiment(
+            Options(
+                file,
+                out,
+                seeds,
+                tuple(set_ or ()),
+                device,
+                resume,
+                quiet,
+                search_only,
+                search_from,
+            )
+        )
 
 
 @app.command(epilog=texts.COMPARE)
@@ -83,12 +102,16 @@ def compare(
     results: Annotated[
         list[Path], typer.Argument(metavar="RESULTS.json…", help="Files, or folders of runs.")
     ],
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Show the table although the runs do not compare."),
+    ] = False,
 ) -> None:
-    """Show one table of several runs, one row a run and label."""
+    """Show one table of several runs of one protocol, one row a run and label."""
     with guarded():
         from cpool.cli.show import show_comparison
 
-        show_comparison(results)
+        show_comparison(results, force)
 
 
 @app.command(epilog=texts.REPORT)

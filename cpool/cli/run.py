@@ -9,7 +9,8 @@ import typer
 
 from cpool.cli.console import print_table
 from cpool.cli.guard import terminable
-from cpool.cli.summary import closing, finished_line, opening
+from cpool.cli.summary import chosen_lines, closing, finished_line, opening, trial_line
+from cpool.errors import ConfigError
 from cpool.experiment.folder import RunFolder
 from cpool.experiment.overrides import parse_seeds
 from cpool.experiment.reading import read_experiment
@@ -31,6 +32,8 @@ class Options:
     device: str | None
     resume: bool
     quiet: bool
+    search_only: bool = False
+    search_from: Path | None = None
 
     def command(self) -> str:
         """Return the command that goes on with this run."""
@@ -40,6 +43,8 @@ class Options:
         for change in self.sets:
             words += ["--set", change]
         words += ["--device", self.device] if self.device is not None else []
+        words += ["--search-only"] if self.search_only else []
+        words += ["--search-from", str(self.search_from)] if self.search_from is not None else []
         return shlex.join([*words, *(["--quiet"] if self.quiet else []), "--resume"])
 
 
@@ -69,16 +74,27 @@ def run_experiment(options: Options) -> None:
     """
     seeds = None if options.seeds is None else parse_seeds(options.seeds)
     experiment = read_experiment(options.file, options.sets, seeds)
+    _check_search(options, experiment.search is not None)
     folder = RunFolder(options.out or Path("runs") / experiment.name)
     progress = Progress(options.quiet)
     voice = _Voice(options.quiet, progress)
     with terminable():
         runner = Runner(
-            experiment, folder, device=options.device, resume=options.resume, progress=progress
+            experiment,
+            folder,
+            device=options.device,
+            resume=options.resume,
+            progress=progress,
+            trials_from=options.search_from,
         )
         for line in opening(runner):
             voice.say(line)
         try:
+            runner.tune(lambda trial, record: voice.say(trial_line(runner, trial, record)))
+            for line in chosen_lines(runner):
+                voice.say(line)
+            if options.search_only:
+                return typer.echo(folder.search)
             results = runner.run(lambda job, record: voice.say(finished_line(runner, job, record)))
         except KeyboardInterrupt:
             progress.close()
@@ -94,8 +110,20 @@ def run_experiment(options: Options) -> None:
         voice.say(line)
 
 
+def _check_search(options: Options, searches: bool) -> None:
+    if (options.search_only or options.search_from is not None) and not searches:
+        raise ConfigError(
+            expected=f"a [search] in {options.file} for --search-only or --search-from",
+            got="none",
+            remedy="Leave the option out, or add a [search] and a [method.search].",
+        )
+
+
 def _stopped(runner: Runner, options: Options) -> str:
     done = f"{runner.finished} of {len(runner.jobs)} runs are finished"
+    if runner.search is not None and runner.search.todo:
+        left = runner.search.planned - len(runner.search.todo)
+        done = f"{left} of {runner.search.planned} trials are finished"
     return f"\nStopped; {done} and kept. Go on with:\n  {options.command()}"
 
 

@@ -4,30 +4,48 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import typer
+from rich.text import Text
 
 from cpool.cli.console import print_table
-from cpool.errors import CheckpointError
+from cpool.errors import CheckpointError, DataError
 
 __all__ = ["make_report", "show_comparison", "show_list"]
 
 
-def show_comparison(paths: Sequence[Path]) -> None:
-    """Print one table of several runs, which says where their numbers do not compare.
+def show_comparison(paths: Sequence[Path], force: bool = False) -> None:
+    """Print one table of several runs of one protocol.
 
     Runs of one name get that of their folder instead.
 
+    Args:
+        paths: files, or folders of runs.
+        force: show runs of different protocols all the same; the table then says what differs.
+
     Raises:
         CheckpointError: no results in one of the paths.
-        DataError: a file that is no results.json.
+        DataError: a file that is no results.json, or runs of different protocols without `force`.
     """
     from cpool.report import load_results, results_table
+    from cpool.report.protocol import differences
 
     loaded = [load_results(path) for path in paths]
     names = [results.get("name") for results in loaded]
     for path, results in zip(paths, loaded, strict=True):
         if names.count(results.get("name")) > 1:
             results["name"] = _place(path)
-    print_table(results_table(loaded))
+    found = differences(loaded)
+    said = [difference.sentence([str(path) for path in paths]) for difference in found]
+    if said and not force:
+        raise DataError(
+            expected="runs of one protocol: the same data, backbone, tasks, seeds and search",
+            got="different ones:\n  " + "\n  ".join(said),
+            remedy="Run them alike, or add --force to see the table with a warning.",
+        )
+    table = results_table(loaded)
+    if said:
+        warning = "\n".join(["Warning: --force; these differ:", *said])
+        table.caption = Text.assemble(table.caption or "", "\n", warning)
+    print_table(table)
 
 
 def _place(path: Path) -> str:

@@ -7,13 +7,23 @@ from typing import Any
 from cpool._version import __version__
 from cpool.experiment.config import Experiment
 from cpool.experiment.folder import RunFolder
-from cpool.experiment.runner import Job, Runner
+from cpool.experiment.jobs import Job
+from cpool.experiment.runner import Runner
+from cpool.experiment.search import Trial
 
-__all__ = ["closing", "finished_line", "opening", "suggestions"]
+__all__ = [
+    "chosen_lines",
+    "closing",
+    "finished_line",
+    "opening",
+    "settings",
+    "suggestions",
+    "trial_line",
+]
 
 
 def opening(runner: Runner) -> list[str]:
-    """Return what is going to happen, in six lines."""
+    """Return what is going to happen, in six lines; one more with a search."""
     experiment, stream, spec = runner.experiment, runner.stream, runner.backbone.spec()
     what = f": {experiment.description}" if experiment.description else ""
     classes = sorted({len(task.classes) for task in stream})
@@ -29,9 +39,57 @@ def opening(runner: Runner) -> list[str]:
         f"  stream    {stream.name}: {len(stream)} tasks × {many} classes, "
         f"{stream.scenario}-incremental; {train:,} train, {test:,} {split}",
         f"  methods   {', '.join(entry.label for entry in experiment.methods)}",
+        *_search_line(runner),
         f"  seeds     {', '.join(map(str, experiment.seeds))} ({runs}{left})",
         f"  out       {runner.folder.path}",
     ]
+
+
+def _search_line(runner: Runner) -> list[str]:
+    search = runner.search
+    if search is None:
+        return []
+    done = search.planned - len(search.todo)
+    left = f", {done} of them done" if done else ""
+    train, judged = search.head["train_samples"], search.head["validation_samples"]
+    return [
+        f"  search    {search.planned} trials, at most {search.plan.budget} a method{left}; each "
+        f"{train:,} train, {judged:,} validation, {len(search.stream)} tasks"
+    ]
+
+
+def trial_line(runner: Runner, trial: Trial, record: dict[str, Any]) -> str:
+    """Return the line about one finished trial."""
+    width = max(len(entry.label) for entry in runner.experiment.methods)
+    of = len(trial.entry.candidates)
+    score = f"validation {_percent(record['accuracy'])} %"
+    failed = f"  failed: {record['error']}" if record["error"] else ""
+    return (
+        f"trial {trial.number}/{of}  {trial.entry.label:<{width}}  {score}  "
+        f"{record['seconds']:6.1f} s  {settings(record['settings'])}{failed}"
+    )
+
+
+def chosen_lines(runner: Runner) -> list[str]:
+    """Return what the search chose, one line a method that was searched."""
+    search, lines = runner.search, []
+    for entry in runner.experiment.methods if search is not None else ():
+        record = search.record(entry) if search is not None else None
+        if record is None:
+            continue
+        score = f" (validation {_percent(record['validation_accuracy']).strip()} %)"
+        known = score if record["trials"] else " (by the file)"
+        lines.append(f"chosen  {entry.label}: {settings(record['chosen'])}{known}")
+    return lines
+
+
+def settings(values: dict[str, Any]) -> str:
+    """Return settings for people.
+
+    >>> settings({"train.lr": 0.01, "length": 5})
+    'train.lr=0.01, length=5'
+    """
+    return ", ".join(f"{key}={value}" for key, value in values.items())
 
 
 def finished_line(runner: Runner, job: Job, record: dict[str, Any]) -> str:
@@ -63,16 +121,18 @@ def suggestions(file: Path, folder: RunFolder, experiment: Experiment) -> list[s
 
     What varies are the epochs; the seeds where all methods are closed-form and train none.
     """
-    first = max(experiment.methods, key=lambda e: (e.method.prompts, e.method.trains))
+    rows = [entry.final for entry in experiment.methods]
+    first = max(rows, key=lambda e: (e.method.prompts, e.method.trains))
     checkpoint = folder.checkpoint(first.label, experiment.seeds[0])
+    force: list[str] = []  # other seeds are another protocol
     if first.method.trains:
         change = ["--set", f"method.{first.label}.train.epochs={2 * first.train.epochs}"]
         other = folder.path.with_name(f"{folder.path.name}-longer")
     else:
         change = ["--seeds", str(max(experiment.seeds) + 1)]
-        other = folder.path.with_name(f"{folder.path.name}-again")
+        other, force = folder.path.with_name(f"{folder.path.name}-again"), ["--force"]
     return [
         shlex.join(["cpool", "inspect", str(checkpoint)]),
         shlex.join(["cpool", "run", str(file), *change, "--out", str(other)]),
-        shlex.join(["cpool", "compare", str(folder.path), str(other)]),
+        shlex.join(["cpool", "compare", *force, str(folder.path), str(other)]),
     ]

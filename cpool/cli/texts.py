@@ -11,9 +11,9 @@ Examples:
 """
 
 RUN = """\b
-The output folder gets results.json (after every run), config.toml,
-environment.json, checkpoints/, diagnostics/ and report.html. Nothing is
-written when the file has an error.
+The output folder gets results.json (after every run), search.json (after
+every trial of a search), config.toml, environment.json, checkpoints/,
+diagnostics/ and report.html. Nothing is written when the file has an error.
 
 \b
 Exit status: 0 done, 2 wrong input, 130 interrupted by Ctrl-C, 143 by SIGTERM
@@ -25,11 +25,18 @@ Examples:
   cpool run experiment.toml --seeds 0 --set train.epochs=2 --out runs/short
   cpool run experiment.toml --set method.l2p.top_k=3 --set 'name="small k"'
   cpool run experiment.toml --resume
+  cpool run experiment.toml --search-only --out runs/search
+  cpool run experiment.toml --search-from runs/search --seeds 1 --out runs/1
 """
 
 COMPARE = """\b
-Example:
+Runs of different data, backbones, tasks, splits, seeds or searches are refused,
+and the message says what differs in which file; --force shows them all the same.
+
+\b
+Examples:
   cpool compare runs/quickstart runs/short/results.json
+  cpool compare --force runs/quickstart runs/other
 """
 
 REPORT = """\b

@@ -1,6 +1,7 @@
 """From pydantic's errors to one sentence: the key, the nearest known key, and the file."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -8,7 +9,7 @@ from pydantic import ValidationError
 from cpool.errors import ConfigError, CpoolError, UnknownNameError, nearest
 from cpool.experiment.schema import Section, Train
 
-__all__ = ["check_section", "in_file"]
+__all__ = ["check_section", "in_file", "named"]
 
 S = TypeVar("S", bound=Section)
 
@@ -56,6 +57,15 @@ def in_file(error: CpoolError, source: str, what: str = "") -> CpoolError:
         return error
     about = f"for {what} of {source}" if what else f"in {source}"
     return type(error)(expected=error.expected, got=f"{error.got} {about}", remedy=error.remedy)
+
+
+@contextlib.contextmanager
+def named(source: str, what: str) -> Iterator[None]:
+    """Name the file in errors of parts that know of no file."""
+    try:
+        yield
+    except CpoolError as error:
+        raise in_file(error, source, what) from error
 
 
 def _explain(

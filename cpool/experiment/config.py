@@ -1,13 +1,28 @@
 """Experiment: what a file asks for, checked and resolved."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from cpool.methods import Method
 from cpool.settings import TrainSettings
 
-__all__ = ["Experiment", "MethodEntry"]
+__all__ = ["Candidate", "Experiment", "MethodEntry", "SearchPlan"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One point of a method's grid.
+
+    Attributes:
+        settings: dotted key → value, such as `{"train.lr": 0.01, "length": 5}`.
+        method: the method with these values.
+        train: the training settings with these values.
+    """
+
+    settings: Mapping[str, Any]
+    method: Method
+    train: TrainSettings
 
 
 @dataclass(frozen=True)
@@ -16,13 +31,47 @@ class MethodEntry:
 
     Attributes:
         label: unique name of the row.
-        method: with its hyper-parameters.
+        method: with its hyper-parameters, before any search.
         train: the method's own settings, changed by `[train]`, changed by `[method.train]`.
+        grid: dotted key → values to try; empty without `[method.search]`.
+        candidates: the product of the grid, the last key changing fastest.
+        chosen: the candidate that the search chose, or that the file names as chosen.
     """
 
     label: str
     method: Method
     train: TrainSettings
+    grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    candidates: tuple[Candidate, ...] = ()
+    chosen: Candidate | None = None
+
+    @property
+    def final(self) -> "MethodEntry":
+        """The row as it is run on the test data: with the chosen settings where there are some."""
+        if self.chosen is None:
+            return self
+        return replace(self, method=self.chosen.method, train=self.chosen.train)
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """What every method's trials have in common; all of them are judged on validation data.
+
+    Attributes:
+        budget: most trials a method.
+        validation: share of the training data to judge on; None: the stream's own.
+        seed: of every trial.
+        train_per_class: most training samples of a class in a task; None: all.
+        validation_per_class: most samples of a class in a task to judge on; None: all.
+        first_tasks: only so many tasks of the stream; None: all.
+    """
+
+    budget: int
+    validation: float | None = None
+    seed: int = 0
+    train_per_class: int | None = None
+    validation_per_class: int | None = None
+    first_tasks: int | None = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +87,8 @@ class Experiment:
         stream: name and options; without "seed" each run's own seed orders the classes.
         train: `[train]` as given.
         methods: in the order of the file.
+        search: how settings are chosen; None: they are used as they are.
+        not_run: methods that belong here and were left out → the reason, for tables.
         source: the file.
     """
 
@@ -50,19 +101,19 @@ class Experiment:
     stream: Mapping[str, Any]
     train: Mapping[str, Any]
     methods: tuple[MethodEntry, ...]
+    search: SearchPlan | None = None
+    not_run: Mapping[str, str] = field(default_factory=dict)
     source: str = field(default="", compare=False)
+
+    def with_chosen(self, chosen: Mapping[str, Candidate]) -> "Experiment":
+        """Return a copy whose rows (by label) have chosen settings."""
+        rows = [
+            replace(entry, chosen=chosen.get(entry.label, entry.chosen)) for entry in self.methods
+        ]
+        return replace(self, methods=tuple(rows))
 
     def resolved(self) -> dict[str, Any]:
         """Return the content of config.toml: all values, as a file that gives the same again."""
-        methods = [
-            {
-                "name": entry.method.name,
-                "label": entry.label,
-                **entry.method.hyper_parameters(),
-                "train": dict(entry.train.__dict__),
-            }
-            for entry in self.methods
-        ]
         top = {
             "name": self.name,
             "description": self.description,
@@ -72,10 +123,23 @@ class Experiment:
             "backbone": dict(self.backbone),
             "stream": dict(self.stream),
             "train": dict(self.train),
-            "method": methods,
+            "search": None if self.search is None else asdict(self.search),
+            "not_run": dict(self.not_run) or None,
+            "method": [_resolved(entry) for entry in self.methods],
         }
         cleaned: dict[str, Any] = _plain(top)
         return cleaned
+
+
+def _resolved(entry: MethodEntry) -> dict[str, Any]:
+    return {
+        "name": entry.method.name,
+        "label": entry.label,
+        **entry.method.hyper_parameters(),
+        "train": dict(entry.train.__dict__),
+        "search": dict(entry.grid) or None,
+        "chosen": None if entry.chosen is None else dict(entry.chosen.settings),
+    }
 
 
 def _plain(value: Any) -> Any:

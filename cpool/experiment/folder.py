@@ -1,6 +1,7 @@
 """RunFolder: the files of one experiment, and what may be continued."""
 
 import contextlib
+import re
 import tempfile
 import tomllib
 from collections.abc import Mapping
@@ -14,7 +15,15 @@ from cpool.errors import CheckpointError, ConfigError
 
 __all__ = ["RunFolder"]
 
-_OURS = ("config.toml", "results.json", "environment.json", "checkpoints", "diagnostics")
+_OURS = (
+    "config.toml",
+    "results.json",
+    "search.json",
+    "environment.json",
+    "checkpoints",
+    "diagnostics",
+)
+_CHOSEN = re.compile(r"method\..*\.chosen\.")
 
 
 class RunFolder:
@@ -27,6 +36,7 @@ class RunFolder:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.results = self.path / "results.json"
+        self.search = self.path / "search.json"
         self.config = self.path / "config.toml"
         self.environment = self.path / "environment.json"
         self.report = self.path / "report.html"
@@ -97,9 +107,13 @@ class RunFolder:
         Raises:
             CheckpointError: the folder cannot be written.
         """
-        header = "# The experiment as resolved; `cpool run` on this file repeats it.\n"
         if not self.config.is_file():
-            write_bytes(self.config, (header + tomli_w.dumps(dict(config))).encode())
+            self.write_config(config)
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Replace config.toml, atomically; a search adds what it chose."""
+        header = "# The experiment as resolved; `cpool run` on this file repeats it.\n"
+        write_bytes(self.config, (header + tomli_w.dumps(dict(config))).encode())
 
     def finished(self) -> dict[tuple[str, int], dict[str, Any]]:
         """Return the runs in results.json by label and seed; none when there is no such file."""
@@ -124,10 +138,14 @@ class RunFolder:
 
 
 def _differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Return the dotted keys whose values differ; a description may change."""
+    """Return the dotted keys whose values differ; a description may change.
+
+    What a search chose stands in the folder and not in the file that asked for the search.
+    """
     # Through TOML and back, so that both sides hold what a file can hold.
     old, new = _flat(then), _flat(tomllib.loads(tomli_w.dumps(now)))
-    keys = [*new, *(key for key in old if key not in new)]
+    gone = [key for key in old if key not in new]
+    keys = [*new, *(key for key in gone if not _CHOSEN.match(key))]
     return [key for key in keys if key != "description" and old.get(key) != new.get(key)]
 
 

@@ -1,16 +1,17 @@
 """Reading an experiment file: TOML, changed by the command line, checked key by key."""
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cpool.errors import ConfigError, CpoolError, UnknownNameError
+from cpool.errors import ConfigError, UnknownNameError
 from cpool.experiment.checking import check_section, in_file
-from cpool.experiment.config import Experiment, MethodEntry
+from cpool.experiment.config import Experiment
 from cpool.experiment.overrides import apply_override
-from cpool.experiment.schema import BackboneSection, Top, Train, method_section, stream_section
-from cpool.methods import method_from
+from cpool.experiment.plan import read_plan
+from cpool.experiment.rows import name_of, read_rows
+from cpool.experiment.schema import BackboneSection, Top, Train, stream_section
 
 __all__ = ["read_experiment"]
 
@@ -69,9 +70,12 @@ def _resolve(raw: dict[str, Any], stem: str, source: str) -> Experiment:
             expected="different seeds", got=f"{top.seeds} in {source}", remedy="Name each once."
         )
     backbone = check_section(BackboneSection, top.backbone, "backbone", source)
-    kind = stream_section(_name(top.stream, "stream", source))
+    kind = stream_section(name_of(top.stream, "stream", source))
     stream = check_section(kind, top.stream, "stream", source)
     train = check_section(Train, top.train, "train", source).model_dump(exclude_unset=True)
+    options = {k: v for k, v in stream.model_dump().items() if k != "seed" or k in top.stream}
+    plan = None if top.search is None else read_plan(top.search, options, kind, source)
+    methods = read_rows(top.method, train, plan, top.not_run, source)
     return Experiment(
         name=top.name or stem,
         description=top.description,
@@ -79,51 +83,10 @@ def _resolve(raw: dict[str, Any], stem: str, source: str) -> Experiment:
         threads=top.threads,
         evaluate=top.evaluate,
         backbone=backbone.model_dump(),
-        stream={k: v for k, v in stream.model_dump().items() if k != "seed" or k in top.stream},
+        stream=options,
         train=train,
-        methods=_methods(top.method, train, source),
+        methods=methods,
+        search=plan,
+        not_run=top.not_run,
         source=source,
     )
-
-
-def _name(section: Mapping[str, Any], where: str, source: str) -> str:
-    name = section.get("name")
-    if not isinstance(name, str):
-        got = "none" if name is None else repr(name)
-        raise ConfigError(
-            expected=f"the key '{where}.name', a text", got=got, remedy=f"Correct it in {source}."
-        )
-    return name
-
-
-def _methods(
-    sections: Sequence[Mapping[str, Any]], train: Mapping[str, Any], source: str
-) -> tuple[MethodEntry, ...]:
-    entries: list[MethodEntry] = []
-    for section in sections:
-        name = _name(section, "method", source)
-        label = section.get("label", name)
-        if label in [entry.label for entry in entries]:
-            raise ConfigError(
-                expected="a label of its own for each [[method]]",
-                got=f"{label!r} twice in {source}",
-                remedy=f'Add a line such as label = "{label}-2" to one of them.',
-            )
-        entries.append(_method(section, name, str(label), train, source))
-    return tuple(entries)
-
-
-def _method(
-    section: Mapping[str, Any], name: str, label: str, train: Mapping[str, Any], source: str
-) -> MethodEntry:
-    of = section.get("of", "fine_tune") if name == "joint" else None
-    model = method_section(name, of if isinstance(of, str) else None)
-    checked = check_section(model, section, f"method.{label}", source)
-    given = checked.model_dump(exclude_unset=True)
-    own = {k: v for k, v in given.items() if k not in ("name", "label", "train")}
-    try:
-        method = method_from(name, own)
-        settings = method.settings.but(**train).but(**given.get("train", {}))
-    except CpoolError as error:
-        raise in_file(error, source, f"the method {label!r}") from None
-    return MethodEntry(label, method, settings)

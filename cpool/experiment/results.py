@@ -34,6 +34,8 @@ def run_record(
     *,
     peak_memory: int | None,
     untrained: Sequence[float] | None,
+    frozen_seconds: float | None = None,
+    search: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the entry of `runs` for a finished run.
 
@@ -44,6 +46,9 @@ def run_record(
         peak_memory: bytes.
         untrained: accuracies of an untrained model [tasks], for forward transfer; None where
             tasks are not tested before they are learned.
+        frozen_seconds: of the frozen model for one sample, as measured in this process; what
+            training and prediction are compared with.
+        search: how its settings were chosen; None when they were given.
     """
     model, matrix = learner.model, learner.matrix
     assert matrix is not None
@@ -72,6 +77,8 @@ def run_record(
         "peak_memory_bytes": peak_memory,
         "flops_per_sample": flops_per_sample(model, sample_batch(model.backbone, stream[0].test)),
         "threads": torch.get_num_threads(),
+        "frozen_seconds_per_sample": frozen_seconds,
+        "search": None if search is None else dict(search),
     }
 
 
@@ -83,6 +90,7 @@ def results_document(
     *,
     planned: int,
     features_seconds: float,
+    search: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the content of results.json.
 
@@ -93,6 +101,7 @@ def results_document(
         runs: entries of finished runs.
         planned: how many there will be.
         features_seconds: time for the query features that all runs share.
+        search: the plan and the cost of the search; None without one.
     """
     described = {k: v for k, v in stream.describe().items() if k != "class_order"}
     return {
@@ -106,10 +115,23 @@ def results_document(
         "features_seconds": features_seconds,
         "backbone": backbone.spec(),
         # Without a seed of its own, the stream's order of classes is that of each run.
-        "stream": {**described, "seed": experiment.stream.get("seed")},
+        "stream": {
+            **described,
+            "seed": experiment.stream.get("seed"),
+            "options": _options(experiment),
+        },
         "train": dict(experiment.train),
+        "search": None if search is None else dict(search),
+        "not_run": dict(experiment.not_run),
         "runs": list(runs),
     }
+
+
+def _options(experiment: Experiment) -> dict[str, Any]:
+    """Return the options of the stream that are set; `seed` and names stand beside them."""
+    given = {k: v for k, v in experiment.stream.items() if v is not None}
+    options: dict[str, Any] = _plain({k: v for k, v in given.items() if k not in ("name", "seed")})
+    return options
 
 
 def _plain(value: Any) -> Any:

@@ -1,9 +1,8 @@
 """Runner: every method with every seed on one stream, one folder of results."""
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,31 +12,24 @@ from cpool.backbones import Backbone
 from cpool.cache import QueryCache
 from cpool.data import PreparedCache
 from cpool.device import make_accelerator
-from cpool.errors import CpoolError
-from cpool.experiment.checking import in_file
-from cpool.experiment.config import Experiment, MethodEntry
+from cpool.experiment.checking import named
+from cpool.experiment.checks import check_row
+from cpool.experiment.config import Candidate, Experiment, MethodEntry
 from cpool.experiment.diagnostics import describe_pools
 from cpool.experiment.environment import Clock
 from cpool.experiment.features import untrained_accuracy, warm
 from cpool.experiment.folder import RunFolder
+from cpool.experiment.jobs import Job, jobs_of
 from cpool.experiment.parts import open_backbone, open_stream
 from cpool.experiment.results import results_document, run_record
+from cpool.experiment.search import Search, Trial
 from cpool.learner import Learner
 from cpool.meter import PeakMemory
 from cpool.progress import Progress
 from cpool.seeding import seeded
 from cpool.streams import Stream
 
-__all__ = ["Job", "Runner"]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run: a method with a seed, and its number in the order of work."""
-
-    number: int
-    entry: MethodEntry
-    seed: int
+__all__ = ["Runner"]
 
 
 class Runner:
@@ -52,6 +44,7 @@ class Runner:
         device: of the models; what accelerate finds by default.
         resume: go on with what the folder holds.
         progress: bars; none by default.
+        trials_from: a search.json, or its folder, whose trials are taken over.
 
     Raises:
         CpoolError: whatever will not work.
@@ -65,6 +58,7 @@ class Runner:
         device: str | None = None,
         resume: bool = False,
         progress: Progress | None = None,
+        trials_from: Path | None = None,
     ) -> None:
         self.experiment, self.folder = experiment, folder
         self.progress = progress or Progress(quiet=True)
@@ -72,40 +66,59 @@ class Runner:
         if experiment.threads is not None:
             torch.set_num_threads(experiment.threads)
         self.accelerator = make_accelerator(device)
-        with _named(experiment, "the stream"):
+        with named(experiment.source, "the stream"):
             open_stream(experiment, experiment.seeds[0])  # before the weights are loaded
-        with _named(experiment, "the backbone"):
+        with named(experiment.source, "the backbone"):
             backbone = open_backbone(experiment.backbone)
         self.backbone: Backbone = backbone.to(self.accelerator.device)
-        with _named(experiment, "the stream"):
+        with named(experiment.source, "the stream"):
             self.stream = open_stream(experiment, experiment.seeds[0], self.backbone)
-        self.cache, self.features_seconds = QueryCache(), 0.0
+        self.cache, self.features_seconds, self.features_samples = QueryCache(), 0.0, 0
+        self.search = self._search(trials_from)
         for entry in experiment.methods:
-            with _named(experiment, f"the method {entry.label!r}"):
+            with named(experiment.source, f"the method {entry.label!r}"):
                 self._check(entry)
-        self.jobs = [
-            Job(number, entry, seed)
-            for number, (seed, entry) in enumerate(
-                ((s, e) for s in experiment.seeds for e in experiment.methods), start=1
-            )
-        ]
+        self.jobs = jobs_of(experiment)
         self.records = folder.finished() if resume else {}
 
-    def _check(self, entry: MethodEntry) -> None:
-        """Build the method once, and look at what would only fail in training."""
-        learner = self._learner(entry, self.experiment.seeds[0], PreparedCache())
-        learner._max_tokens()
-        for task in self.stream:
-            learner._check_trainable(task.classes, task.name)
+    def _search(self, trials_from: Path | None) -> Search | None:
+        if self.experiment.search is None:
+            return None
+        with named(self.experiment.source, "the search"):
+            return Search(
+                self.experiment,
+                self.backbone,
+                self.folder.search,
+                self._learner,
+                self.progress,
+                trials_from,
+            )
 
-    def _learner(self, entry: MethodEntry, seed: int, prepared: PreparedCache) -> Learner:
+    def _check(self, entry: MethodEntry) -> None:
+        """Build the method once, or every candidate of its grid, on the streams they will see."""
+        streams = [self.stream]
+        candidates = [Candidate({}, entry.final.method, entry.final.train)]
+        if self.search is not None and entry in self.search.rows:
+            candidates, streams = list(entry.candidates), [self.stream, self.search.stream]
+        for candidate in candidates:
+            learner = self._learner(candidate, self.experiment.seeds[0])
+            for stream in streams:
+                check_row(candidate.method, learner, stream)
+
+    def _learner(
+        self,
+        row: Candidate | MethodEntry,
+        seed: int,
+        cache: QueryCache | None = None,
+        prepared: PreparedCache | None = None,
+    ) -> Learner:
         with seeded(seed, "build"):
-            model = entry.method.build(self.backbone)
+            model = row.method.build(self.backbone)
         return Learner(
             model,
-            entry.train,
+            row.train,
             seed=seed,
-            cache=self.cache,
+            cache=self.cache if cache is None else cache,
             prepared=prepared,
             accelerator=self.accelerator,
             progress=self.progress,
@@ -116,16 +129,42 @@ class Runner:
         """How many runs are done."""
         return len(self.records)
 
-    def run(self, on_finish: Callable[[Job, dict[str, Any]], None]) -> dict[str, Any]:
-        """Do the runs that are not done yet, seed by seed, and return the results.
+    def tune(self, on_trial: Callable[[Trial, dict[str, Any]], None]) -> None:
+        """Do the trials of the search that are not done yet, and go on with what they choose.
+
+        Args:
+            on_trial: called after each trial, with its entry in search.json.
+
+        Raises:
+            ConfigError: all trials of a method failed.
+            CheckpointError: the folder cannot be written.
+        """
+        self.folder.open(self.experiment.resolved())
+        if self.search is None:
+            return
+        clock = Clock(self.folder.environment, str(self.accelerator.device))
+        with named(self.experiment.source, "the search"):
+            self.search.run(on_trial)
+            self.experiment = self.experiment.with_chosen(self.search.chosen())
+        self.jobs = jobs_of(self.experiment)
+        self.folder.write_config(self.experiment.resolved())
+        clock.write()
+
+    def run(
+        self,
+        on_finish: Callable[[Job, dict[str, Any]], None],
+        on_trial: Callable[[Trial, dict[str, Any]], None] = lambda trial, record: None,
+    ) -> dict[str, Any]:
+        """Search, do the runs that are not done yet, seed by seed, and return the results.
 
         Args:
             on_finish: called after each run, with its entry in the results.
+            on_trial: called after each trial of the search.
 
         Raises:
             CheckpointError: the folder cannot be written, or holds a damaged checkpoint.
         """
-        self.folder.open(self.experiment.resolved())
+        self.tune(on_trial)
         clock = Clock(self.folder.environment, str(self.accelerator.device))
         todo = [job for job in self.jobs if (job.entry.label, job.seed) not in self.records]
         seed, stream, prepared = None, self.stream, PreparedCache()
@@ -148,12 +187,13 @@ class Runner:
         return open_stream(self.experiment, seed, self.backbone)
 
     def _warm(self, stream: Stream) -> None:
-        started = time.perf_counter()
+        started, before = time.perf_counter(), self.cache.misses
         warm(self.backbone, stream, self.cache, self.progress)
         self.features_seconds += time.perf_counter() - started
+        self.features_samples += self.cache.misses - before
 
     def _one(self, job: Job, stream: Stream, prepared: PreparedCache) -> dict[str, Any]:
-        learner = self._learner(job.entry, job.seed, prepared)
+        learner = self._learner(job.entry, job.seed, prepared=prepared)
         memory = PeakMemory(self.accelerator.device)
         with memory.measure():
             learner.run(stream, self.folder.checkpoint(job.entry.label, job.seed), resume=True)
@@ -163,7 +203,15 @@ class Runner:
         drawn = describe_pools(learner, stream)
         if drawn is not None:
             write_json(self.folder.diagnostics(job.entry.label, job.seed), drawn)
-        return run_record(learner, job.entry, stream, peak_memory=memory.peak, untrained=untrained)
+        return run_record(
+            learner,
+            job.entry,
+            stream,
+            peak_memory=memory.peak,
+            untrained=untrained,
+            frozen_seconds=self.features_seconds / self.features_samples,
+            search=None if self.search is None else self.search.record(job.entry),
+        )
 
     def results(self) -> dict[str, Any]:
         """Return the content of results.json as of now."""
@@ -175,13 +223,5 @@ class Runner:
             [self.records[key] for key in keys if key in self.records],
             planned=len(self.jobs),
             features_seconds=self.features_seconds,
+            search=None if self.search is None else self.search.summary(),
         )
-
-
-@contextlib.contextmanager
-def _named(experiment: Experiment, what: str) -> Iterator[None]:
-    """Name the file in errors of parts that know of no file."""
-    try:
-        yield
-    except CpoolError as error:
-        raise in_file(error, experiment.source, what) from error

@@ -21,7 +21,16 @@ from cpool.methods import METHODS
 from cpool.settings import TrainSettings
 from cpool.streams.registry import STREAMS
 
-__all__ = ["BackboneSection", "Section", "Top", "Train", "method_section", "stream_section"]
+__all__ = [
+    "BackboneSection",
+    "SearchSection",
+    "Section",
+    "Top",
+    "Train",
+    "grid_section",
+    "method_section",
+    "stream_section",
+]
 
 
 class Section(BaseModel):
@@ -42,6 +51,18 @@ class BackboneSection(Section):
     dtype: str | None = None
 
 
+class SearchSection(Section):
+    """`[search]`: what every method's trials have in common."""
+
+    budget: Annotated[int, Field(ge=1)]
+    validation: float | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    train_per_class: Annotated[int, Field(ge=1)] | None = None
+    validation_per_class: Annotated[int, Field(ge=1)] | None = None
+    first_tasks: Annotated[int, Field(ge=1)] | None = None
+    evaluate: str = "validation"
+
+
 class Top(Section):
     """The file itself, with the sections still unchecked."""
 
@@ -53,6 +74,8 @@ class Top(Section):
     backbone: dict[str, Any] = {}
     stream: dict[str, Any]
     train: dict[str, Any] = {}
+    search: dict[str, Any] | None = None
+    not_run: dict[str, str] = {}
     method: Annotated[list[dict[str, Any]], Field(min_length=1)]
 
 
@@ -125,8 +148,35 @@ def method_section(name: str, of: str | None = None) -> type[Section]:
         name=(str, ...),
         label=(label, None),
         train=(Train, Train()),
+        search=(dict[str, Any] | None, None),
+        chosen=(dict[str, Any] | None, None),
         **own,
     )
+
+
+@functools.cache
+def grid_section(name: str, of: str | None = None) -> type[Section]:
+    """Return the model of `[method.search]`: a list of values for every setting of a method.
+
+    Raises:
+        UnknownNameError: no such method.
+    """
+    return _lists_of(method_section(name, of), ("name", "label", "search", "chosen"))
+
+
+def _lists_of(model: type[Section], left_out: tuple[str, ...] = ()) -> type[Section]:
+    own: dict[str, Any] = {}
+    for key, field in model.model_fields.items():
+        kind = field.annotation
+        if key in left_out:
+            continue
+        if isinstance(kind, type) and issubclass(kind, Section):
+            inner = _lists_of(kind)
+            own[key] = (inner, Field(default_factory=inner))
+        else:
+            value: Any = field.rebuild_annotation()
+            own[key] = (Annotated[list[value], Field(min_length=1)], [])
+    return create_model("Grid", __base__=Section, **own)
 
 
 @functools.cache

@@ -4,15 +4,21 @@ from cpool.heads.base import Head, check_finite
 from cpool.heads.cosine import CosineHead
 from cpool.heads.expert import ExpertHead
 from cpool.heads.linear import LinearHead
+from cpool.heads.masked import MaskedHead
 from cpool.heads.prototype import PrototypeHead
 from cpool.heads.session import SessionHead
+from cpool.heads.slda import SLDAHead
+from cpool.heads.subspace import SubspaceHead
 
 __all__ = [
     "CosineHead",
     "ExpertHead",
     "Head",
     "LinearHead",
+    "MaskedHead",
     "PrototypeHead",
+    "SLDAHead",
     "SessionHead",
+    "SubspaceHead",
     "check_finite",
 ]

@@ -24,6 +24,9 @@ class ExpertHead(Head):
         feature_size: F.
         make: makes a head.
         freeze_old: freeze the heads of earlier tasks.
+
+    Attributes:
+        current: the head that the next tasks extend, or None where each task gets one.
     """
 
     routed = True
@@ -33,32 +36,37 @@ class ExpertHead(Head):
     ) -> None:
         super().__init__(feature_size)
         self.make, self.freeze_old = make, freeze_old
+        self.current: int | None = None
         self.experts = nn.ModuleList()
         self.register_buffer("anchor", torch.zeros(0), persistent=False)  # knows the device
         self.fits = make().fits
 
     def begin_task(self, classes: Sequence[int]) -> None:
-        """Freeze the old heads, and add one for the classes of the task."""
+        """Freeze the old heads, and make room for the classes of the task."""
         if self.freeze_old:
             for parameter in self.parameters():
                 parameter.requires_grad_(False).grad = None
-        self.add_expert(classes)
-
-    def add_expert(self, classes: Sequence[int]) -> None:
-        """Add a head of the task's classes."""
-        head = self.make()
-        head.begin_task(classes)
-        self.experts.append(head.to(self.get_buffer("anchor").device))
+        if self.current is None or self.current >= len(self.experts):
+            self.experts.append(self.make().to(self.get_buffer("anchor").device))
+        self.expert(self.current).begin_task(classes)
         super().begin_task(classes)
+
+    def expert(self, number: int | None) -> Head:
+        """Return a head by its slot, the newest for None."""
+        head = self.experts[-1 if number is None else number]
+        assert isinstance(head, Head)
+        return head
+
+    def drop_newest(self) -> None:
+        """Remove the newest head, which nothing has been fitted to yet."""
+        del self.experts[-1]
 
     def grow(self, n: int) -> None:
         """Do nothing: the columns belong to the experts."""
 
     def fit(self, features: Float[Tensor, "n F"], labels: Int[Tensor, " n"]) -> None:
-        """Fit the newest head, where heads are fitted."""
-        newest = self.experts[-1]
-        assert isinstance(newest, Head)
-        newest.fit(features, labels)
+        """Fit the head of the task, where heads are fitted."""
+        self.expert(self.current).fit(features, labels)
 
     def forward(
         self, features: Float[Tensor, "B F"], expert: Int[Tensor, " B"] | None = None
@@ -70,8 +78,7 @@ class ExpertHead(Head):
         logits = features.new_full((len(features), len(self.classes)), -math.inf, dtype=torch.float)
         place = {c: column for column, c in enumerate(self.classes)}
         for number in sorted(set(expert.tolist())):
-            head, rows = self.experts[number], (expert == number).nonzero()[:, 0]
-            assert isinstance(head, Head)
+            head, rows = self.expert(number), (expert == number).nonzero()[:, 0]
             columns = torch.tensor([place[c] for c in head.classes], device=features.device)
             part = head(features[rows]).to(logits.dtype)
             logits = logits.index_put((rows[:, None], columns[None, :]), part)

@@ -6,29 +6,101 @@ from typing import Any
 
 from cpool.errors import ConfigError, nearest, unknown
 from cpool.methods.base import Method
+from cpool.methods.coda_prompt import CODAPrompt
+from cpool.methods.convprompt import ConvPrompt
+from cpool.methods.der_plus_plus import DERPlusPlus
 from cpool.methods.dualprompt import DualPrompt
+from cpool.methods.ease import EASE
+from cpool.methods.ewc import EWC
 from cpool.methods.fine_tune import FineTune
+from cpool.methods.first_session_prompt import FirstSessionPrompt
+from cpool.methods.hide_prompt import HiDePrompt
 from cpool.methods.joint import Joint
 from cpool.methods.l2p import L2P
 from cpool.methods.linear_head import LinearHead
+from cpool.methods.lwf import LwF
+from cpool.methods.mocl import MoCLPrompt
+from cpool.methods.mvp import MVP
 from cpool.methods.ncm import NCM
+from cpool.methods.oneprompt import OnePrompt
+from cpool.methods.osprompt import OSPrompt
+from cpool.methods.ovor import OVOR
+from cpool.methods.progressive_prompts import ProgressivePrompts
+from cpool.methods.prompt_ridge import PromptRidge
 from cpool.methods.ranpac import RanPAC
+from cpool.methods.replay import Replay
+from cpool.methods.ridge import Ridge
+from cpool.methods.sapt import SAPT
+from cpool.methods.slca import SLCA
+from cpool.methods.slda import SLDA
+from cpool.methods.sprompts import SPrompts
 
 __all__ = [
+    "EASE",
+    "EWC",
     "L2P",
     "METHODS",
+    "MVP",
     "NCM",
+    "OVOR",
+    "SAPT",
+    "SLCA",
+    "SLDA",
+    "CODAPrompt",
+    "ConvPrompt",
+    "DERPlusPlus",
     "DualPrompt",
     "FineTune",
+    "FirstSessionPrompt",
+    "HiDePrompt",
     "Joint",
     "LinearHead",
+    "LwF",
     "Method",
+    "MoCLPrompt",
+    "OSPrompt",
+    "OnePrompt",
+    "ProgressivePrompts",
+    "PromptRidge",
     "RanPAC",
+    "Replay",
+    "Ridge",
+    "SPrompts",
     "method_from",
 ]
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (DualPrompt, FineTune, Joint, L2P, LinearHead, NCM, RanPAC)
+    method.name: method
+    for method in (
+        OSPrompt,
+        PromptRidge,
+        MVP,
+        HiDePrompt,
+        FirstSessionPrompt,
+        EASE,
+        ConvPrompt,
+        EWC,
+        L2P,
+        NCM,
+        OVOR,
+        SAPT,
+        SLCA,
+        SLDA,
+        CODAPrompt,
+        DERPlusPlus,
+        DualPrompt,
+        FineTune,
+        Joint,
+        LinearHead,
+        LwF,
+        MoCLPrompt,
+        OnePrompt,
+        ProgressivePrompts,
+        RanPAC,
+        Replay,
+        Ridge,
+        SPrompts,
+    )
 }
 
 

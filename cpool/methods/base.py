@@ -37,7 +37,7 @@ class Method(ABC):
     def build(self, backbone: Backbone) -> PromptedModel:
         """Build a new model on `backbone`, which stays as it is.
 
-        New values are drawn from torch's generator: seed it (`cpool.seeded(seed)`) to repeat.
+        New values are drawn from torch's generator: seed it (`cpool.seeding.seeded`).
         """
         model = self.compose(backbone)
         model.method = self
@@ -56,6 +56,11 @@ class Method(ABC):
     def trains(self) -> bool:
         """Whether it has steps of optimisation; closed-form methods have none."""
         return not type(self).closed_form
+
+    @property
+    def without_past(self) -> str | None:
+        """Why it makes no sense on all tasks at once, or None where it makes sense."""
+        return None
 
     def hyper_parameters(self) -> dict[str, Any]:
         """Return the fields as JSON values."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from cpool.backbones import Backbone
-from cpool.errors import unknown
+from cpool.errors import ConfigError, unknown
 from cpool.methods.base import Method
 from cpool.model import PromptedModel
 from cpool.settings import TrainSettings
@@ -15,6 +15,9 @@ __all__ = ["Joint"]
 @dataclass(frozen=True)
 class Joint(Method):
     """Train the method `of` once on the data of all tasks, as if there were no stream.
+
+    Methods that do nothing but guard what earlier tasks taught (their `without_past` names what is
+    left of them) are refused: with all data at once there is nothing to guard.
 
     Only the last row of its accuracy matrix exists: there is no "after task t" in between, so
     forgetting and its like are not defined for it, and are null in the results.
@@ -34,12 +37,25 @@ class Joint(Method):
 
     @property
     def inner(self) -> Method:
-        """The method that is trained."""
+        """The method that is trained.
+
+        Raises:
+            UnknownNameError: no such method.
+            ConfigError: its joint training would be that of another method.
+        """
         from cpool.methods import METHODS, method_from  # the registry imports this file
 
         if self.of not in METHODS or self.of == self.name:
             raise unknown("method", self.of, [name for name in METHODS if name != self.name])
-        return method_from(self.of, self.options)
+        method = method_from(self.of, self.options)
+        left: str | None = getattr(method, "without_past", None)
+        if left is not None:
+            raise ConfigError(
+                expected="a method whose joint training is something of its own",
+                got=f"{self.of!r}, which guards what earlier tasks taught: here there are none",
+                remedy=f"Use of = {left!r}, which trains the same weights.",
+            )
+        return method
 
     @property
     def settings(self) -> TrainSettings:

@@ -64,7 +64,7 @@ def check_results(results: Any, source: str = "the results") -> dict[str, Any]:
         )
     if not results["runs"]:
         raise _broken(source, "at least one run", "an empty list")
-    for key in ("backbone", "stream", "train"):
+    for key in ("backbone", "stream", "train", "search"):
         if not isinstance(results.get(key), dict | None):
             raise _broken(source, f"an object for {key!r}", repr(results[key])[:60])
     for k, run in enumerate(results["runs"]):
@@ -73,7 +73,7 @@ def check_results(results: Any, source: str = "the results") -> dict[str, Any]:
 
 
 def notes_of(results: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say what a reader must know of the runs: not complete, or measured on validation data."""
+    """Say what a reader must know: not complete, on validation data, what the search cost."""
     several = [results] if isinstance(results, Mapping) else list(results)
     notes = []
     for one in several:
@@ -82,7 +82,24 @@ def notes_of(results: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[s
             notes.append(f"{name} is not complete: only its finished runs are shown.")
         if one.get("evaluated_on", "test") != "test":
             notes.append(f"{name} was measured on {one['evaluated_on']} data, not on test data.")
+        if one.get("search"):
+            notes.append(_search_note(one["search"], name if len(several) > 1 else ""))
     return notes
+
+
+def _search_note(search: Mapping[str, Any], name: str) -> str:
+    """Say what choosing the settings cost, in one line."""
+    parts = [f"at most {search['budget']} trials a method", f"{search['trials']} in all"]
+    parts.append(f"{search['seconds']:,.0f} s")
+    parts.append(f"{search['validation_samples']:,} validation samples")
+    reduced = []
+    if search.get("train_per_class"):
+        reduced.append(f"{search['train_per_class']} training samples a class")
+    if search.get("first_tasks"):
+        reduced.append(f"the first {search['first_tasks']} tasks")
+    tail = f"; trials saw {' of '.join(reduced)}" if reduced else ""
+    of = f" of {name}" if name else ""
+    return f"Search{of} on validation data: {', '.join(parts)}{tail}."
 
 
 def _check_run(run: Any, source: str) -> None:

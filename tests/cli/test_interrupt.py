@@ -114,6 +114,32 @@ def test_a_terminated_run_says_how_to_go_on(start, tmp_path):
     assert set(matrices(tmp_path / "my out")) == {("ncm", 0)}
 
 
+def test_a_stopped_search_goes_on_with_the_trial_it_was_in(start, cpool, tmp_path):
+    file = tmp_path / "long.toml"
+    grid = '[search]\nbudget = 3\n[method.search]\n"train.lr" = [0.1, 0.01, 0.001]\n'
+    file.write_text(file.read_text(encoding="utf-8") + grid, encoding="utf-8")
+    words = ["--seeds", "0", "--set", "method.l2p.train.epochs=1"]
+    code = "('l2p', 0, 1) and self.train.lr == 0.01"
+    process = start("--out", "out", *words, pause=code)
+    until_waiting(process)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
+    assert "1 of 3 trials are finished" in errors
+    folder = tmp_path / "out"
+    assert len(json.loads((folder / "search.json").read_text(encoding="utf-8"))["trials"]) == 1
+    assert not (folder / "checkpoints").exists()
+    for out in (folder, tmp_path / "whole"):
+        assert cpool("run", file, "--out", out, *words, "--resume", "--quiet").exit_code == 0
+    scores = [
+        [t["accuracy"] for t in json.loads((out / "search.json").read_text("utf-8"))["trials"]]
+        for out in (folder, tmp_path / "whole")
+    ]
+    assert len(scores[0]) == 3
+    assert scores[0] == scores[1]
+    assert matrices(folder) == matrices(tmp_path / "whole")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are of Unix")
 def test_ctrl_c_on_a_terminal_says_how_to_go_on_and_shows_the_cursor_again(tmp_path, tiny_backbone):
     import pty

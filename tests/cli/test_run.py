@@ -13,21 +13,22 @@ from cpool.metrics import AccuracyMatrix
 
 TOP = """
     schema name description version scenario evaluated_on complete features_seconds backbone
-    stream train runs
+    stream train search not_run runs
 """
 RUN = """
     label method prompts joint seed hyper_parameters train class_order accuracy_matrix test_sizes
     average_accuracy average_accuracy_weighted average_incremental_accuracy forgetting
     backward_transfer forward_transfer learning_accuracy trainable_parameters slots bytes_per_task
     total_bytes train_seconds predict_seconds peak_memory_bytes flops_per_sample threads
+    frozen_seconds_per_sample search
 """
 BACKBONE = """
     name kind family fingerprint pooling normalize layers hidden_size query_size parameters dtype
     bytes transform
 """
 STREAM = """
-    name scenario modality tasks seed fingerprint task_names task_classes class_names train_sizes
-    validation_sizes test_sizes
+    name scenario modality arrangement tasks seed fingerprint task_names task_classes class_names
+    train_sizes validation_sizes test_sizes options
 """
 ENVIRONMENT = """
     python platform cpu cores threads cpool torch transformers numpy sklearn accelerate device gpu
@@ -195,6 +196,57 @@ def test_a_folder_with_results_is_not_touched_without_resume(cpool, finished):
     done = cpool("run", file, "--out", finished, "--resume", "--set", "method.l2p.length=3")
     assert (done.exit_code, "differ: method.l2p.length" in done.stderr) == (2, True)
     assert (finished / "results.json").read_bytes() == before
+
+
+SEARCH = """
+[search]
+budget = 2
+train_per_class = 3
+[[method]]
+name = "linear_head"
+[method.search]
+"train.lr" = [1e-9, 0.01]
+[method.train]
+epochs = 1
+"""
+
+
+def test_a_search_is_announced_shown_and_said_in_the_table(cpool, small, tmp_path):
+    small.write_text(small.read_text(encoding="utf-8") + SEARCH, encoding="utf-8")
+    words = ["--seeds", "0", "--set", "method.l2p.train.epochs=1"]
+    done = cpool("run", small, *words)
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert "  search    2 trials, at most 2 a method; each 30 train" in done.stdout
+    trials = [line for line in lines if line.startswith("trial ")]
+    pattern = r"trial \d/2  linear_head  validation +[\d.]+ % +[\d.]+ s  train\.lr=\S+"
+    assert len(trials) == 2
+    assert all(re.fullmatch(pattern, line) for line in trials)
+    chosen = next(line for line in lines if line.startswith("chosen"))
+    best = load(tmp_path / "runs" / "small" / "results.json")["runs"][2]["search"]
+    assert chosen.startswith(f"chosen  linear_head: train.lr={best['chosen']['train.lr']} (valid")
+    assert "Search on validation data: at most 2 trials a method, 2 in all" in " ".join(lines)
+    again = cpool("run", small, *words, "--resume")
+    assert "2 trials, at most 2 a method, 2 of them done" in again.stdout
+    assert "trial 1/2" not in again.stdout
+
+
+def test_a_search_can_be_done_alone_and_taken_over(cpool, small, tmp_path):
+    small.write_text(small.read_text(encoding="utf-8") + SEARCH, encoding="utf-8")
+    done = cpool("run", small, "--search-only", "--out", "s", "--quiet")
+    assert (done.exit_code, done.stdout) == (0, "s/search.json\n")
+    assert not (tmp_path / "s" / "results.json").exists()
+    done = cpool("run", small, "--search-from", "s", "--seeds", "1", "--out", "r")
+    assert done.exit_code == 0, done.output
+    assert "trial 1/2" not in done.stdout
+    search = [load(tmp_path / folder / "search.json") for folder in ("s", "r")]
+    assert search[0] == search[1]
+
+
+@pytest.mark.parametrize("words", [["--search-only"], ["--search-from", "x"]])
+def test_search_options_need_a_search(cpool, small, words):
+    done = cpool("run", small, *words)
+    assert (done.exit_code, "a [search] in" in done.stderr) == (2, True)
 
 
 def test_faults_of_the_program_keep_their_traceback(cpool, small, monkeypatch):

@@ -18,16 +18,72 @@ def test_compare_takes_files_and_folders(cpool, finished):
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("part", ["backbone", "stream"])
-def test_compare_warns_where_numbers_do_not_compare(cpool, finished, tmp_path, part):
+def altered(finished, tmp_path, change):
     results = json.loads((finished / "results.json").read_text(encoding="utf-8"))
-    results[part]["fingerprint"] = "0" * 64
+    change(results)
     other = tmp_path / "other.json"
     other.write_text(json.dumps(results), encoding="utf-8")
+    return other
+
+
+def set_(*path, value):
+    def change(results):
+        for key in path[:-1]:
+            results = results[key]
+        results[path[-1]] = value
+
+    return change
+
+
+def without_seed_1(results):
+    results["runs"] = [run for run in results["runs"] if run["seed"] == 0]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (set_("backbone", "fingerprint", value="0" * 64), "backbone.fingerprint: "),
+        (set_("backbone", "pooling", value="mean"), "backbone.pooling: cls in {a}; mean in {b}"),
+        (set_("stream", "fingerprint", value="0" * 64), "; 000000000000… in {b}"),
+        (set_("scenario", value="task"), None),
+        (set_("stream", "scenario", value="task"), "stream.scenario: class in {a}; task in {b}"),
+        (set_("stream", "tasks", value=5), "stream.tasks: 2 in {a}; 5 in {b}"),
+        (set_("stream", "options", "train_per_class", value=5), 'stream.options: {{"tasks": 2'),
+        (set_("stream", "options", "validation", value=0.2), None),
+        (set_("evaluated_on", value="validation"), "evaluated_on: test in {a}; validation in {b}"),
+        (set_("runs", 0, "class_order", value=list(range(10))), "class order of seed 0: "),
+        (without_seed_1, "seeds: 0, 1 in {a}; 0 in {b}"),
+        (set_("search", value={"budget": 4}), 'search: none in {a}; {{"budget": 4'),
+        (set_("train", value={"epochs": 1}), None),
+        (set_("name", value="other"), None),
+    ],
+)
+def test_compare_refuses_runs_of_another_protocol(cpool, finished, tmp_path, change, says):
+    other = altered(finished, tmp_path, change)
     done = cpool("compare", finished, other)
-    assert done.exit_code == 0
-    assert f"Warning: the {part} differs between the runs" in " ".join(done.stdout.split())
-    assert done.stderr == ""
+    if says is None:
+        assert (done.exit_code, done.stderr) == (0, "")
+        return
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert says.format(a=finished, b=other) in done.stderr
+    assert "--force" in done.stderr
+
+
+def test_compare_with_force_shows_the_table_and_what_differs(cpool, finished, tmp_path):
+    other = altered(finished, tmp_path, set_("stream", "fingerprint", value="0" * 64))
+    done = cpool("compare", "--force", finished, other)
+    assert (done.exit_code, done.stderr) == (0, "")
+    said = " ".join(done.stdout.split())
+    assert "Warning: --force; these differ: stream.fingerprint: " in said
+    assert "Warning: the stream differs between the runs" in said
+    assert done.stdout.count("ncm") >= 2
+
+
+def test_an_older_file_is_not_blamed_for_what_it_does_not_record(cpool, finished, tmp_path):
+    def old(results):
+        del results["search"], results["not_run"], results["stream"]["options"]
+
+    assert cpool("compare", finished, altered(finished, tmp_path, old)).exit_code == 0
 
 
 def test_compare_names_runs_of_one_name_by_their_folder(cpool, finished, tmp_path):

@@ -2,7 +2,37 @@
 
 from collections.abc import Callable
 
-from cpool.methods import L2P, NCM, DualPrompt, FineTune, Joint, LinearHead, Method, RanPAC
+from cpool.methods import (
+    EASE,
+    EWC,
+    L2P,
+    MVP,
+    NCM,
+    OVOR,
+    SAPT,
+    SLCA,
+    SLDA,
+    CODAPrompt,
+    ConvPrompt,
+    DERPlusPlus,
+    DualPrompt,
+    FineTune,
+    FirstSessionPrompt,
+    HiDePrompt,
+    Joint,
+    LinearHead,
+    LwF,
+    Method,
+    MoCLPrompt,
+    OnePrompt,
+    OSPrompt,
+    ProgressivePrompts,
+    PromptRidge,
+    RanPAC,
+    Replay,
+    Ridge,
+    SPrompts,
+)
 from tests import tiny
 
 # Sizes fit the tiny models of `tests.tiny`, which have three layers.
@@ -18,10 +48,81 @@ ROWS: dict[str, Callable[[], Method]] = {
     "fine_tune": FineTune,
     "ncm": NCM,
     "ranpac": lambda: RanPAC(projection=40),
+    "ranpac_first_session": lambda: RanPAC(projection=40, first_session=True, length=2, ridge=1.0),
+    "prompt_ridge": lambda: PromptRidge(projection=40, length=2),
+    "prompt_ridge_tasks": lambda: PromptRidge(projection=40, length=2, domains="task"),
+    "prompt_ridge_forgettable": lambda: PromptRidge(
+        projection=12, length=2, prompt="random", forgettable=True, kind="orthogonal"
+    ),
     "joint": lambda: Joint(of="l2p", options={"pool_size": 4, "top_k": 2, "length": 2}),
+    "ewc": lambda: EWC(samples=3),
+    "ewc_online": lambda: EWC(online=True, decay=0.9, samples=4, tune="head"),
+    "lwf": LwF,
+    "lwf_head": lambda: LwF(tune="head"),
+    "replay": lambda: Replay(size=7),
+    "replay_class": lambda: Replay(size=9, keep="class", tune="head"),
+    "der_plus_plus": lambda: DERPlusPlus(size=7),
+    "der": lambda: DERPlusPlus(size=7, beta=0.0, tune="head"),
+    # Of 36 samples of 32 features, λ = "auto" (10⁻⁸) and ε = 10⁻⁴ enlarge their rounding errors.
+    "ridge": lambda: Ridge(ridge=0.1),
+    "slda": lambda: SLDA(shrinkage=0.1),
+    "slca": lambda: SLCA(per_class=8, epochs=1),
+    "coda_prompt": lambda: CODAPrompt(slots_per_task=2, length=2),
+    "coda_prompt_gram_schmidt": lambda: CODAPrompt(
+        layers=(1,), slots_per_task=2, length=2, init="gram_schmidt", penalty_form="norm"
+    ),
+    "sprompts": lambda: SPrompts(length=2, centroids=2),
+    "progressive_prompts": lambda: ProgressivePrompts(length=2),
+    "progressive_prompts_untold": lambda: ProgressivePrompts(length=2, known_task=False),
+    "oneprompt": lambda: OnePrompt(late_layers=(2,), early_length=2, late_length=3),
+    "ovor": lambda: OVOR(
+        late_layers=(2,), early_length=2, late_length=3, edge=3, tries=4, per_class=3
+    ),
+    "mocl": lambda: MoCLPrompt(length=2),
+    "mocl_embedding": lambda: MoCLPrompt(site="embedding", length=2, normalise="softmax"),
+    "sapt": lambda: SAPT(length=2, width=4, replays=3),
+    "hide_prompt": lambda: HiDePrompt(
+        layers=(0, 2), length=2, infer_epochs=1, align_epochs=2, per_class=4
+    ),
+    "hide_prompt_diagonal": lambda: HiDePrompt(
+        layers=(1,), length=2, infer_epochs=1, align_epochs=1, per_class=4, covariance="diagonal"
+    ),
+    "convprompt": lambda: ConvPrompt(slots_per_task=2, length=2, kernel=3),
+    "osprompt": lambda: OSPrompt(slots_per_task=2, length=2),
+    "osprompt_reference": lambda: OSPrompt(layers=(1,), slots_per_task=2, length=2, reference=True),
+    "mvp": lambda: MVP(
+        pool_size=3, general_layers=(0,), expert_layers=(2,), general_length=2, expert_length=3
+    ),
+    "first_session_prompt": lambda: FirstSessionPrompt(length=2),
+    "first_session_ridge": lambda: FirstSessionPrompt(
+        classifier="ridge", length=2, projection=40, ridge=1.0
+    ),
+    "ease": lambda: EASE(length=2),
+    "ease_all": lambda: EASE(length=2, donors="all"),
 }
 
-PREFIXES = ("dualprompt",)
+PREFIXES = (
+    "dualprompt",
+    "ranpac_first_session",
+    "prompt_ridge",
+    "prompt_ridge_tasks",
+    "prompt_ridge_forgettable",
+    "coda_prompt",
+    "coda_prompt_gram_schmidt",
+    "oneprompt",
+    "ovor",
+    "mocl",
+    "hide_prompt",
+    "hide_prompt_diagonal",
+    "convprompt",
+    "osprompt",
+    "osprompt_reference",
+    "mvp",
+    "first_session_prompt",
+    "first_session_ridge",
+    "ease",
+    "ease_all",
+)
 
 
 def refused(row: str, kind: str) -> bool:

@@ -135,7 +135,10 @@ def test_without_the_task_nothing_of_the_task_can_leak(row, kind):
             assert torch.equal(model(batch).logits, plain)
         labelled = model({**batch, "labels": torch.full((20,), model.classes[-1])})
     assert torch.equal(labelled.logits, plain), "labels in the batch do not change the logits"
-    assert torch.isfinite(plain).all(), "all seen classes compete"
+    finite = torch.isfinite(plain)
+    if learner.model.head.routed:  # a sample's expert knows its own classes, and no others
+        finite = finite.any(dim=1)
+    assert finite.all(), "all seen classes compete"
 
 
 @pytest.mark.parametrize(("row", "kind"), CELLS)

@@ -98,6 +98,14 @@ def test_an_unknown_key_names_itself_the_nearest_and_the_file(read, change, path
         ("x = 1\ny = word\n", ["line 2, column 5", "my file.toml"]),
         (BASE + '[[method]]\nname = "l2p"\nlength = "5"\n', ["method.l2p.length", "'5' (a text)"]),
         (BASE + "[train]\nepochs = 0\n" + NCM, ["epochs", "at least 1", "'ncm'", "my file.toml"]),
+        (BASE + NCM + NCM + 'label = "other"\n', ["'ncm' and 'other'", "same settings"]),
+        (BASE + NCM + "train.lr = 0.001\n" + NCM + 'label = "b"\n', ["'ncm' and 'b'"]),
+        (
+            BASE + '[[method]]\nname = "joint"\nof = "l2p"\n[[method]]\nname = "joint"\n'
+            'label = "b"\nof = "l2p"\noptions.top_k = 5\n',
+            ["'joint' and 'b'", "same settings"],
+        ),
+        (BASE + "[not_run]\nncm = 'too slow'\n" + NCM, ["'ncm'", "[[method]] too"]),
         (BASE + 'validation = "x"\n' + NCM, ["stream.validation", "a number"]),
         (BASE + "class_order = 3\n" + NCM, ["stream.class_order", "a list"]),
     ],
@@ -131,6 +139,18 @@ def test_the_resolved_file_gives_the_same_experiment_again(read, tmp_path):
     assert second == first
     assert second.resolved() == resolved == tomllib.loads(tomli_w.dumps(resolved))
     assert first.methods[0].method.general_layers == ()
+
+
+def test_the_same_method_with_other_settings_or_another_grid_is_no_repetition(read):
+    text = BASE + "[search]\nbudget = 2\n" + NCM + NCM + 'label = "b"\nnormalize = true\n'
+    grid = NCM + 'label = "c"\n[method.search]\nnormalize = [false, true]\n'
+    assert [entry.label for entry in read(text + grid).methods] == ["ncm", "b", "c"]
+
+
+def test_what_was_not_run_is_kept_with_its_reason(read):
+    experiment = read(BASE + '[not_run]\nfine_tune = "needs the weights"\n' + NCM)
+    assert experiment.not_run == {"fine_tune": "needs the weights"}
+    assert experiment.resolved()["not_run"] == {"fine_tune": "needs the weights"}
 
 
 def test_one_method_may_be_a_plain_table(read):

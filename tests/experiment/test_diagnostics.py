@@ -63,7 +63,7 @@ def test_inspect_needs_no_backbone_and_agrees_with_the_model(learner, tmp_path):
     general, expert = view.branches
     branch = learner.model.prompter.branches["expert"]
     assert expert.shape == (2, 5, 16)
-    assert [slot.frozen for slot in expert.slots] == [True, False]
+    assert [slot.frozen for slot in expert.slots] == [True, True]  # both tasks are finished
     assert [slot.parent for slot in expert.slots] == [None, 0]
     assert [slot.steps for slot in expert.slots] == branch.pool.trained_steps.tolist()
     norms = branch.pool.values().flatten(1).norm(dim=1).tolist()

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from cpool.errors import ConfigError
-from cpool.methods import L2P, METHODS, NCM, DualPrompt, Joint, RanPAC
+from cpool.methods import L2P, METHODS, NCM, DualPrompt, Joint, PromptRidge, RanPAC
 from tests import tiny
 
 
@@ -47,7 +47,9 @@ def test_options_of_the_inner_method_are_checked_by_name():
 
 def test_closed_form_methods_train_nothing():
     closed = {name for name, method in METHODS.items() if not method().trains}
-    assert closed == {"ncm", "ranpac"}
+    assert closed == {"ncm", "ranpac", "ridge", "slda"}
+    assert RanPAC(first_session=True).trains
+    assert not PromptRidge(prompt="random").trains
     assert not Joint(of="ncm").trains
     assert Joint(of="linear_head").trains
     assert not NCM.prompts

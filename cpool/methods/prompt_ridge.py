@@ -1,0 +1,108 @@
+"""PromptRidge: a prefix trained once a domain, several layers, random features, additive ridge."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+
+from cpool.backbones import Backbone
+from cpool.heads import CosineHead, ExpertHead, SessionHead
+from cpool.methods._session import check_prefix, session_branch
+from cpool.methods.base import Method
+from cpool.model import PromptedModel
+from cpool.policies.domain_router import DomainRouter
+from cpool.prompter import Prompter
+from cpool.readout import AnyReadout, last_half, readout_size
+from cpool.ridge import Kind, RidgeHead
+from cpool.rules.domains import Domains
+from cpool.settings import TrainSettings, is_number, is_whole
+
+__all__ = ["PromptRidge"]
+
+
+@dataclass(frozen=True)
+class PromptRidge(Method):
+    """A slot is a prefix on every layer, trained on the first task of a domain, then frozen.
+
+    φ(x): the pooled states of the last layers of one prompted pass, each of norm 1. Random
+    features `z = cos(φ W + b)`; `W* = (Σ_t G_t + λ·mean(diag G) I)⁻¹ Σ_t Q_t` with `G_t = ZᵀZ`,
+    `Q_t = ZᵀY`: later tasks of a domain cost one pass and no training, and tasks add up exactly.
+
+    Attributes:
+        prompt: "trained", "random" (never trained) or "none".
+        length: P, prefix tokens a layer.
+        layers: share of the last layers that are read; 0 reads the backbone's query feature.
+        projection: M, random features.
+        kind: "cosine", "orthogonal" or "relu".
+        gamma: γ, the reach of the cosines.
+        ridge: λ as a share of the mean of the diagonal of G, or "auto".
+        seed: of the random features; drawn with the run's seed when None.
+        domains: "one" slot for all tasks, one a "task", or "auto", decided on training data.
+        forgettable: keep each task's share of the sums, so that it can be forgotten exactly.
+    """
+
+    name: ClassVar[str] = "prompt_ridge"
+    summary: ClassVar[str] = "prefix trained once a domain, several layers, additive ridge (ours)"
+    train: ClassVar[TrainSettings] = TrainSettings(lr=0.01, epochs=8, schedule="cosine")
+
+    prompt: Literal["trained", "random", "none"] = "trained"
+    length: int = 8
+    layers: float = 0.5
+    projection: int = 4_000
+    kind: Kind = "cosine"
+    gamma: float = 0.7
+    ridge: float | Literal["auto"] = 3e-3
+    seed: int | None = None
+    domains: Literal["one", "task", "auto"] = "auto"
+    forgettable: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what has no solution."""
+        check_prefix(self)
+        self.need(is_whole(self.projection) and self.projection >= 1, "projection", "at least 1")
+        share = is_number(self.layers) and 0 <= self.layers <= 1
+        self.need(share, "layers", "a share from 0 to 1")
+        fixed = is_number(self.ridge) and float(self.ridge) > 0
+        self.need(fixed or self.ridge == "auto", "ridge", 'above 0 and finite, or "auto"')
+
+    @property
+    def trains(self) -> bool:
+        """Whether the first task has steps of optimisation."""
+        return self.prompt == "trained"
+
+    def compose(self, backbone: Backbone) -> PromptedModel:
+        """A prefix with a router, a probe for the first session, and a ridge a domain."""
+        readout: AnyReadout = last_half(backbone, self.layers) if self.layers else "query"
+        size = readout_size(readout, backbone)
+        seed = int(torch.randint(2**31 - 1, ())) if self.seed is None else self.seed
+        if self.prompt == "none":
+            return PromptedModel(backbone, self._ridge(size, seed), readout=readout)
+        lasting = ExpertHead(size, lambda: self._ridge(size, seed))
+        trained = self.prompt == "trained"
+        once = 1 if self.domains == "one" else None
+        head = SessionHead(lasting, lambda: CosineHead(size), sessions=once if trained else 0)
+        branch = session_branch(backbone, self.length, self._router(backbone))
+        rule = Domains(self.domains, trained=trained)
+        return PromptedModel(
+            backbone,
+            head,
+            Prompter([branch]),
+            readout=readout,
+            rules=[rule],
+            rates={"head": 0.1},
+        )
+
+    def _router(self, backbone: Backbone) -> DomainRouter:
+        return DomainRouter(backbone.query_size, forgettable=self.forgettable)
+
+    def _ridge(self, size: int, seed: int) -> RidgeHead:
+        return RidgeHead(
+            size,
+            projection=self.projection,
+            ridge=self.ridge,
+            seed=seed,
+            kind=self.kind,
+            gamma=self.gamma,
+            relative=True,
+            forgettable=self.forgettable,
+        )

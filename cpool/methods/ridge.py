@@ -1,0 +1,42 @@
+"""Ridge: ridge regression on the frozen features themselves."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from cpool.backbones import Backbone
+from cpool.methods.base import Method
+from cpool.model import PromptedModel
+from cpool.ridge import RidgeHead
+from cpool.settings import is_number
+
+__all__ = ["Ridge"]
+
+
+@dataclass(frozen=True)
+class Ridge(Method):
+    """`W = (Σ f fᵀ + λI)⁻¹ Σ f yᵀ`, sums over all samples seen, y one-hot, no bias.
+
+    RanPAC without its random features, so it shows what these add. With λ fixed, learning in
+    sequence equals joint learning; "auto" chooses λ anew on the newest task, as RanPAC does.
+
+    Attributes:
+        ridge: λ, or "auto".
+    """
+
+    name: ClassVar[str] = "ridge"
+    summary: ClassVar[str] = "ridge regression on frozen features, no random projection"
+    prompts: ClassVar[bool] = False
+    closed_form: ClassVar[bool] = True
+
+    ridge: float | Literal["auto"] = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse what has no solution."""
+        fixed = is_number(self.ridge) and float(self.ridge) > 0
+        self.need(fixed or self.ridge == "auto", "ridge", 'above 0 and finite, or "auto"')
+
+    def compose(self, backbone: Backbone) -> PromptedModel:
+        """A ridge head on the query features."""
+        return PromptedModel(
+            backbone, RidgeHead(backbone.query_size, projection=None, ridge=self.ridge)
+        )

@@ -1,0 +1,176 @@
+"""RidgeHead: ridge regression on (random) features, additive over tasks, in float64."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from cpool.errors import ConfigError, DataError
+from cpool.heads import Head, check_finite
+from cpool.ridge.expansion import Kind, RandomFeatures
+from cpool.ridge.kept import KeptTasks
+from cpool.ridge.solve import RELATIVE_RIDGES, RIDGES, choose_ridge, solve_dual, solve_primal
+
+__all__ = ["RidgeHead"]
+
+
+class RidgeHead(Head):
+    """Ridge regression to one-hot labels, `(ZᵀZ + λI)⁻¹ Zᵀ Y`, one pass over each task.
+
+    Z are random features (`RandomFeatures`) or the features themselves. While fewer rows than M
+    have been seen the rows are kept and the dual form is solved; after that only `G = ZᵀZ` and
+    `Q = ZᵀY` are, which add up over tasks: so heads fitted apart merge exactly, and a task whose
+    share is kept can be taken out again.
+
+    Args:
+        feature_size: F.
+        projection: M, or None to use the features themselves.
+        ridge: λ, or "auto" to choose it on 20 % of each task's training data.
+        seed: of the random features; drawn from torch's generator when None, and stored.
+        kind: of the random features.
+        gamma: reach of their cosines.
+        relative: whether λ is a share of the mean of the diagonal of G.
+        forgettable: keep each task's share of G and Q, so that `forget` can take it out.
+    """
+
+    fits = True
+
+    def __init__(
+        self,
+        feature_size: int,
+        *,
+        projection: int | None = 10_000,
+        ridge: float | Literal["auto"] = "auto",
+        seed: int | None = None,
+        kind: Kind = "relu",
+        gamma: float = 1.0,
+        relative: bool = False,
+        forgettable: bool = False,
+    ) -> None:
+        super().__init__(feature_size)
+        wrong = ridge != "auto" if isinstance(ridge, str) else ridge <= 0
+        if wrong:
+            raise ConfigError(
+                expected='a ridge above 0, or "auto"', got=repr(ridge), remedy="Change ridge."
+            )
+        self.expand = RandomFeatures(feature_size, projection, kind=kind, gamma=gamma, seed=seed)
+        self.ridge, self.relative, self.width = ridge, relative, self.expand.width
+        self.kept = KeptTasks(self.width) if forgettable else None
+        double = torch.float64
+        start = 1.0 if ridge == "auto" else ridge
+        self._products: Tensor | None = None  # Z Zᵀ of the kept rows, grown with them
+        self.sizes: list[int] = []  # kept rows by task
+        self.register_buffer("chosen", torch.tensor(start, dtype=double))
+        self.register_buffer("rows", torch.zeros(0, self.width, dtype=double))
+        self.register_buffer("row_columns", torch.zeros(0, dtype=torch.int64))
+        self.register_buffer("gram", torch.zeros(0, self.width, dtype=double))
+        self.register_buffer("cross", torch.zeros(self.width, 0, dtype=double))
+        self.register_buffer("weight", torch.zeros(self.width, 0))
+
+    def grow(self, n: int) -> None:
+        """Add `n` classes without samples."""
+        for name in ("cross", "weight"):
+            old = self.get_buffer(name)
+            setattr(self, name, torch.cat([old, old.new_zeros(self.width, n)], dim=1))
+
+    def fit(self, features: Float[Tensor, "n F"], labels: Int[Tensor, " n"]) -> None:
+        """Add a task's features, choose λ if asked to, and solve."""
+        if not len(features):
+            raise DataError(
+                expected="at least one training sample", got="none", remedy="Pass the task's data."
+            )
+        check_finite(features)
+        columns = self.columns(labels)
+        rows = self.expand(features).to(self.get_buffer("rows").dtype)
+        check_finite(rows)  # large features may overflow in the projection
+        if self.ridge == "auto":
+            targets = F.one_hot(columns, len(self.classes)).to(rows)
+            ridges = RELATIVE_RIDGES if self.relative else RIDGES
+            ridge, _ = choose_ridge(rows, targets, ridges, relative=self.relative)
+            self.get_buffer("chosen").fill_(ridge)
+        if self.kept is not None:
+            self.kept.add(rows, labels)
+        self.add(rows, columns)
+        self.solve()
+
+    def add(self, rows: Float[Tensor, "n M"], columns: Int[Tensor, " n"]) -> None:
+        """Add rows of random features to the statistics."""
+        gram = self.get_buffer("gram")
+        kept, kept_columns = self.get_buffer("rows"), self.get_buffer("row_columns")
+        targets = F.one_hot(columns, len(self.classes)).to(rows)
+        self.get_buffer("cross").add_(rows.T @ targets)
+        if len(gram):
+            gram.addmm_(rows.T, rows)
+        elif len(kept) + len(rows) < self.width:
+            self._products = self._extended(kept, rows)
+            self.sizes.append(len(rows))
+            self.rows = torch.cat([kept, rows])
+            self.row_columns = torch.cat([kept_columns, columns])
+        else:
+            self._products, self.sizes = None, []
+            joined = torch.cat([kept, rows])
+            self.gram = joined.T @ joined
+            self.rows, self.row_columns = kept[:0].clone(), kept_columns[:0].clone()
+
+    def _extended(self, kept: Tensor, rows: Tensor) -> Tensor:
+        """Return Z Zᵀ with new rows; only what is new is multiplied."""
+        side = kept @ rows.T
+        upper = torch.cat([self._known(), side], dim=1)
+        return torch.cat([upper, torch.cat([side.T, rows @ rows.T], dim=1)])
+
+    def _known(self) -> Tensor:
+        """Return Z Zᵀ of the kept rows, made task by task also after loading: the same bits."""
+        rows = self.get_buffer("rows")
+        if self._products is None or len(self._products) != len(rows):
+            made, start = rows.new_zeros(0, 0), 0
+            for size in self.sizes:
+                old, new = rows[:start], rows[start : start + size]
+                side = old @ new.T
+                upper = torch.cat([made, side], dim=1)
+                made = torch.cat([upper, torch.cat([side.T, new @ new.T], dim=1)])
+                start += size
+            self._products = made
+        return self._products
+
+    def solve(self) -> None:
+        """Compute the weights from the statistics."""
+        ridge, rows = float(self.get_buffer("chosen")), self.get_buffer("rows")
+        gram, cross = self.get_buffer("gram"), self.get_buffer("cross")
+        if self.relative:
+            trace = gram.diagonal().sum() if len(gram) else rows.square().sum()
+            ridge *= float(trace / self.width)
+        if len(gram):
+            weight = solve_primal(gram, cross, ridge)
+        elif len(rows):
+            targets = F.one_hot(self.get_buffer("row_columns"), len(self.classes)).to(rows)
+            weight = solve_dual(rows, targets, ridge, self._known())
+        else:
+            weight = torch.zeros_like(cross)
+        self.weight = weight.float().contiguous()  # as it is after loading, to the last bit
+
+    def forward(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "B C"]:
+        """Return `Z W`; −inf for a class without samples."""
+        logits: Tensor = self.expand(features) @ self.get_buffer("weight")
+        absent = ~self.get_buffer("cross").any(dim=0)
+        return logits.masked_fill(absent, -math.inf)
+
+    def layout(self) -> dict[str, Any]:
+        """Return the classes, and how many rows are kept."""
+        gram = len(self.get_buffer("gram"))
+        kept = None if self.kept is None else self.kept.layout()
+        return {**super().layout(), "rows": self.sizes, "gram": gram, "kept": kept}
+
+    def restore(self, layout: Mapping[str, Any]) -> None:
+        """Make room for the statistics of `layout`."""
+        super().restore(layout)
+        rows, columns = self.get_buffer("rows"), self.get_buffer("row_columns")
+        self.sizes, self._products = list(layout["rows"]), None
+        self.rows = rows.new_zeros(sum(self.sizes), self.width)
+        self.row_columns = columns.new_zeros(sum(self.sizes))
+        self.gram = self.get_buffer("gram").new_zeros(layout["gram"], self.width)
+        if self.kept is not None:
+            self.kept.restore(layout["kept"])

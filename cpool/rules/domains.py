@@ -1,0 +1,133 @@
+"""Domains: decides, on training data alone, whether a task gets a slot of its own."""
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from cpool.heads import Head
+from cpool.rule import Rule
+
+__all__ = ["Domains"]
+
+
+class Domains(Rule):
+    """Give a task the slot and head of an older domain, or open a new domain for it.
+
+    "one": all tasks share the first. "task": each has its own. "auto": classes that are new join
+    the first domain, since sums over disjoint classes cannot conflict. For a task whose classes
+    were seen before a candidate slot is trained on four fifths of its training rows; it stays if,
+    on the rest, it is better by more than a standard error:
+
+        right by a head of its own, and sent there by the router
+            > right by the head of an old domain after adding the task to it + standard error.
+
+    Args:
+        mode: which of the three.
+        trained: whether a new slot is trained; otherwise it stays as it was drawn.
+    """
+
+    def __init__(
+        self, mode: Literal["one", "task", "auto"] = "auto", *, trained: bool = True
+    ) -> None:
+        super().__init__()
+        self.mode, self.trained = mode, trained
+        self.candidate = False
+        self.decisions: list[dict[str, Any]] = []
+
+    @property
+    def held_out(self) -> float:
+        """A fifth while a candidate is on trial."""
+        return 0.2 if self.candidate and self.trained else 0.0
+
+    def before(
+        self, model: Any, batches: Iterable[Mapping[str, Tensor]], classes: list[int], task: int
+    ) -> None:
+        """Say whether a slot is grown, and tell the router and the heads."""
+        branch = next(iter(model.prompter))
+        empty = not len(branch.pool)
+        seen = bool(set(classes) & set(model.classes))
+        self.candidate = self.mode == "auto" and not empty and seen
+        new = empty or self.mode == "task" or self.candidate
+        self._use(model, task, len(branch.pool) if new else 0, new)
+
+    def _use(self, model: Any, task: int, slot: int, new: bool) -> None:
+        branch = next(iter(model.prompter))
+        branch.growing = new
+        branch.policy.assign(task, slot)
+        model.head.lasting.current = slot
+        model.head.training_session = new and self.trained
+
+    def begin(self, model: Any, task: int) -> None:
+        """Let a slot that is never trained count as ready, and freeze it."""
+        branch = next(iter(model.prompter))
+        if not self.trained and branch.growing:
+            branch.pool.mark_trained(torch.tensor([[len(branch.pool) - 1]]))
+            branch.pool.freeze_all()
+
+    def judge(
+        self,
+        model: Any,
+        trained: Iterable[Mapping[str, Tensor]],
+        held: Iterable[Mapping[str, Tensor]],
+        task: int,
+    ) -> None:
+        """Keep the candidate if it pays, else take it away and join the best old domain."""
+        rows = [_Rows(model, batches) for batches in (trained, held)]
+        branch = next(iter(model.prompter))
+        newest = len(branch.pool) - 1
+        own = _own(model, rows[0], rows[1], newest)
+        joined = [_joined(model, rows[0], rows[1], slot) for slot in range(newest)]
+        best = max(range(newest), key=lambda slot: joined[slot])
+        error = (joined[best] * (1 - joined[best]) / len(rows[1].labels)) ** 0.5
+        pays = own > joined[best] + error
+        self.decisions.append(
+            {"task": task, "own": own, "joined": joined[best], "error": error, "kept": pays}
+        )
+        self.candidate = False
+        if pays:
+            return
+        plan = [[{i: 1.0}] for i in range(newest)]
+        branch.pool.recombine(plan)
+        branch.policy.drop_newest()
+        model.head.lasting.drop_newest()
+        self._use(model, task, best, new=False)
+        model.head.lasting.expert(best).begin_task(list(model.tasks[task]))
+
+
+class _Rows:
+    """Batches with what is read of them more than once."""
+
+    def __init__(self, model: Any, batches: Iterable[Mapping[str, Tensor]]) -> None:
+        self.batches = list(batches)
+        self.labels = torch.cat([batch["labels"] for batch in self.batches])
+        self.query = torch.cat([model.query(batch) for batch in self.batches])
+
+    def features(self, model: Any, slot: int) -> Tensor:
+        prompts = model.prompter.forced(slot)
+        return torch.cat([model.passes.run(b, prompts)[0] for b in self.batches]).float()
+
+
+def _right(head: Head, fit: _Rows, held: _Rows, model: Any, slot: int) -> Tensor:
+    """Fit a head on one part, and return which rows of the other it answers right."""
+    features = fit.features(model, slot)
+    head.begin_task(sorted(set(fit.labels.tolist())))
+    head.fit(features, fit.labels.to(features.device))
+    names = torch.tensor(head.classes, device=features.device)
+    answers = names[head(held.features(model, slot)).argmax(dim=1)]
+    return answers == held.labels.to(answers.device)
+
+
+def _own(model: Any, fit: _Rows, held: _Rows, slot: int) -> float:
+    router = copy.deepcopy(next(iter(model.prompter)).policy)
+    router.end_classes(fit.query, fit.labels, len(router.slot_of) - 1)
+    sent = router.distance(held.query).argmin(dim=1) == slot
+    right = _right(model.head.lasting.make(), fit, held, model, slot)
+    return float((right & sent).float().mean())
+
+
+def _joined(model: Any, fit: _Rows, held: _Rows, slot: int) -> float:
+    head = copy.deepcopy(model.head.lasting.expert(slot))
+    return float(_right(head, fit, held, model, slot).float().mean())

@@ -1,0 +1,119 @@
+"""All benchmarks with one command: order, one search for all seeds, failures, and going on."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import run_all
+from benchmarks.run_all import Job, make_plans, work_through
+from tests.experiment.tiny import SMALL, write_experiment
+
+SEARCH = SMALL.replace("[[method]]\nname", "[search]\nbudget = 2\n[[method]]\nname", 1)
+SEARCH += '[method.search]\n"train.lr" = [0.1, 0.01]\n'
+
+
+@pytest.fixture
+def started(monkeypatch, cpool) -> list[str]:
+    """Do the work of a job in this process, and start one that ends with the same status."""
+    names: list[str] = []
+
+    def start(job: Job) -> None:
+        search = job.plan.search
+        assert search is None or search is job or search.code == 0  # seeds wait for its end
+        names.append(job.name)
+        done = cpool("run", job.plan.file, "--resume", "--out", job.folder, *job.words)
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        job.log.write_text(done.output, encoding="utf-8")
+        code = f"raise SystemExit({done.exit_code})"
+        job.process = subprocess.Popen([sys.executable, "-c", code])
+
+    monkeypatch.setattr(Job, "start", start)
+    return names
+
+
+@pytest.fixture
+def folder(tmp_path, tiny_backbone) -> Path:
+    (tmp_path / "experiments").mkdir()
+    write_experiment(tmp_path / "experiments" / "b.toml", tiny_backbone, SEARCH)
+    return tmp_path / "experiments"
+
+
+def test_the_search_is_done_once_before_the_seeds(started, folder, tmp_path, capsys):
+    plans, faults = make_plans(folder, [], tmp_path / "work")
+    work_through(plans, 2, tmp_path / "results")
+    assert faults == {}
+    assert plans[0].error is None
+    assert started == ["b search", "b seed0", "b seed1"]
+    out = tmp_path / "results" / "b"
+    assert {path.name for path in out.iterdir()} == {
+        "results.json", "config.toml", "environment.json", "search.json", "table.md",
+    }  # fmt: skip
+    results = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    assert [run["seed"] for run in results["runs"]] == [0, 0, 1, 1]
+    trials = json.loads((out / "search.json").read_text(encoding="utf-8"))["trials"]
+    assert len(trials) == 2
+    spent = sum(trial["seconds"] for trial in trials)
+    searched = [run["search"]["seconds"] for run in results["runs"] if run["label"] == "l2p"]
+    assert searched == [spent, spent]
+    assert "[3/3] b seed" in capsys.readouterr().out
+    # Once more: nothing is tried or trained again.
+    plans, _ = make_plans(folder, [], tmp_path / "work")
+    work_through(plans, 1, tmp_path / "results")
+    assert "trial 1/2" not in plans[0].jobs[0].log.read_text(encoding="utf-8")
+    assert "[1/2]" not in plans[0].jobs[1].log.read_text(encoding="utf-8")
+    again = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    assert again == results
+
+
+def test_one_that_fails_does_not_stop_the_others(started, folder, tiny_backbone, tmp_path, capsys):
+    late = SMALL.replace("top_k = 2", "top_k = 9")
+    write_experiment(folder / "a.toml", tiny_backbone, late)
+    write_experiment(folder / "c.toml", tiny_backbone, SMALL.replace("l2p", "l2q"))
+    plans, faults = make_plans(folder, [], tmp_path / "work")
+    work_through(plans, 1, tmp_path / "results")
+    assert "Did you mean 'l2p'" in faults["c"]
+    errors = {plan.name: plan.error for plan in plans}
+    assert errors["b"] is None
+    assert "top-k of at most 4" in errors["a"]
+    assert "a seed0.log" in errors["a"].replace("/", " ")
+    assert started == ["a seed0", "b search", "b seed0", "b seed1"]  # no second seed of a
+    assert (tmp_path / "results" / "b" / "results.json").is_file()
+    assert not (tmp_path / "results" / "a").exists()
+    assert "a seed0: FAILED with status 2" in capsys.readouterr().out
+
+
+def test_names_pick_some_and_unknown_ones_are_faults(folder, tmp_path):
+    plans, faults = make_plans(folder, ["b", "nothing"], tmp_path)
+    assert [plan.name for plan in plans] == ["b"]
+    assert "nothing.toml" in faults["nothing"]
+
+
+def test_the_command_says_what_failed_and_ends_with_status_1(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run_all, "work_through", lambda plans, jobs, results: None)
+    words = ["run_all", "nothing", "--experiments", str(folder), "--results", str(tmp_path / "r")]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as stop:
+        run_all.main()
+    assert stop.value.code == 1
+    assert "nothing: no nothing.toml" in capsys.readouterr().err
+
+
+def test_stopping_stops_the_processes(folder, tmp_path, monkeypatch):
+    plans, _ = make_plans(folder, [], tmp_path / "work")
+
+    def start(job: Job) -> None:
+        job.process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+
+    def stop(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Job, "start", start)
+    monkeypatch.setattr(run_all.time, "sleep", stop)
+    with pytest.raises(KeyboardInterrupt):
+        work_through(plans, 2, tmp_path / "results")
+    process = plans[0].jobs[0].process
+    assert process is not None
+    assert process.poll() is not None

@@ -1,0 +1,287 @@
+"""PromptRidge against its equations in float64, its decisions, and its exact merge and forget."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from cpool.errors import StateError
+from cpool.exact import branch_off, forget, merge
+from cpool.inject import encode
+from cpool.learner import Learner
+from cpool.methods.ncm import NCM
+from cpool.methods.prompt_ridge import PromptRidge
+from cpool.model import PromptedModel
+from cpool.seeding import seeded
+from cpool.streams import Stream, class_incremental, domain_incremental
+from tests import tiny
+from tests.common.tasks import stream
+
+
+def learned(kind: str, seed: int = 0, tasks: Stream | None = None, **options) -> Learner:
+    with seeded(seed, "build"):
+        model = PromptRidge(**{"projection": 50, "length": 2, **options}).build(tiny.backbone(kind))
+    learner = Learner(model, seed=seed, epochs=1, batch_size=6, device="cpu", quiet=True)
+    learner.run(tasks or stream(kind))
+    return learner
+
+
+def phi(model: PromptedModel, batch) -> np.ndarray:
+    """Return φ by loops in float64: each pooled layer of norm 1, all side by side, over √."""
+    prompts = model.prompter.forced(0) if model.prompter is not None else None
+    with torch.no_grad():
+        encoded = encode(model.backbone, batch, prompts, all_layers=True)
+    rows = []
+    for b in range(len(encoded.mask)):
+        parts = []
+        real = [t for t in range(encoded.mask.shape[1]) if encoded.mask[b, t]]
+        for how in model.readout.poolings:
+            for layer in model.readout.layers:
+                state = encoded.hidden_states[layer][b].double().numpy()
+                v = state[real[0]] if how == "cls" else np.mean([state[t] for t in real], axis=0)
+                parts.append(v / math.sqrt(sum(x * x for x in v)))
+        rows.append(np.concatenate(parts) / math.sqrt(len(parts)))
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("kind", ["vit", "bert", "llama"])
+@pytest.mark.parametrize("prompt", ["trained", "random", "none"])
+def test_it_computes_its_equations(kind, prompt):
+    learner = learned(kind, prompt=prompt, ridge=1e-3)
+    model = learner.model
+    head = model.head if prompt == "none" else model.head.lasting.expert(0)
+    matrix = head.expand.matrix.double().numpy()
+    offset = head.expand.offset.double().numpy()
+    z_rows, y_rows = [], []
+    for task in stream(kind):
+        z_rows.append(np.cos(phi(model, model.backbone.prepare(task.train.x)) @ matrix + offset))
+        y_rows += [model.classes.index(c) for c in task.train.y]
+    z, y = np.concatenate(z_rows), np.eye(6)[y_rows]
+    gram = z.T @ z
+    ridge = 1e-3 * np.mean(np.diag(gram))
+    weight = np.linalg.solve(gram + ridge * np.eye(len(gram)), z.T @ y)
+    batch = model.backbone.prepare(stream(kind)[1].test.x)
+    expected = np.cos(phi(model, batch) @ matrix + offset) @ weight
+    with torch.no_grad():
+        got = model.eval()(batch).logits.numpy()
+    assert np.abs(got - expected).max() < 1e-4
+
+
+def test_the_last_half_of_the_layers_is_read_and_cls_beside_the_mean_of_a_vision_model():
+    vision = PromptRidge().build(tiny.backbone("vit")).readout
+    text = PromptRidge().build(tiny.backbone("bert")).readout
+    assert vision.layers == text.layers == (2, 3)
+    assert (vision.poolings, text.poolings) == (("cls", "mean"), ("mean",))
+
+
+def test_only_the_first_task_trains_and_the_slot_is_frozen_then():
+    backbone = tiny.backbone("vit")
+    with seeded(0, "build"):
+        model = PromptRidge(projection=50, length=2).build(backbone)
+    learner = Learner(model, epochs=1, device="cpu", quiet=True, weight_decay=0.5)
+    learner.fit_task(stream("vit")[0])
+    values = model.prompter.branches["session"].pool.values().clone()
+    assert len(learner.losses) == 1
+    assert not list(model.parameters()), "the probe is thrown away and the slot frozen"
+    learner.fit_task(stream("vit")[1])
+    assert len(learner.losses) == 1
+    assert torch.equal(model.prompter.branches["session"].pool.values(), values)
+    assert not any("probe" in name for name in model.state_dict())
+
+
+def test_a_random_prefix_stays_as_drawn_and_is_used():
+    learner = learned("vit", prompt="random")
+    pool = learner.model.prompter.branches["session"].pool
+    assert not learner.losses
+    assert pool.available(training=False).tolist() == [True]
+    assert 0.3 < float(pool.values()[:, 0::2].std()) < 0.7
+    assert 0.05 < float(pool.values()[:, 1::2].std()) < 0.15
+
+
+def test_features_of_the_frozen_slot_are_computed_once():
+    backbone = tiny.backbone("vit")
+    with seeded(0, "build"):
+        model = PromptRidge(projection=50, length=2).build(backbone)
+    learner = Learner(model, epochs=1, device="cpu", quiet=True)
+    learner.fit_task(stream("vit")[0])
+    learner.evaluate(stream("vit")[:1])
+    misses = learner.passes.misses
+    learner.evaluate(stream("vit")[:1])
+    assert learner.passes.misses == misses and learner.passes.hits > 0
+
+
+def conflicting(permute: bool) -> Stream:
+    """Return two domains that look alike, and of which only a mark on the first pixels tells.
+
+    With `permute` the same image means another class in the second domain.
+    """
+    rng = np.random.default_rng(0)
+    shapes = rng.integers(0, 256, (4, 10, 12, 3))
+    domains = []
+    for number in range(2):
+        parts = []
+        for n in (80, 40):
+            y = np.arange(n) % 4
+            x = (shapes[y] + rng.normal(0, 60, (n, 10, 12, 3))).clip(0, 255).astype(np.uint8)
+            x[:, :3] = 255 * number
+            parts += [x, (y + number * permute) % 4]
+        domains.append(tuple(parts))
+    return domain_incremental(domains, names=["a", "b"], validation=0, seed=0)
+
+
+def domains_of(tasks: Stream, **options) -> Learner:
+    # So few random features that one head cannot answer both domains.
+    return learned("vit", tasks=tasks, projection=20, **options)
+
+
+def slots(learner: Learner) -> int:
+    return len(learner.model.prompter.branches["session"].pool)
+
+
+def test_a_conflicting_domain_gets_a_slot_of_its_own_and_is_better_for_it():
+    auto, one = (domains_of(conflicting(True), domains=d) for d in ("auto", "one"))
+    assert (slots(auto), slots(one)) == (2, 1)
+    assert auto.model.prompter.needs_query and not one.model.prompter.needs_query
+    assert [d["kept"] for d in auto.model.rules[0].decisions] == [True]
+    accuracy = [m.matrix.summary()["average_accuracy"] for m in (auto, one)]
+    assert accuracy[0] > accuracy[1] + 0.05
+
+
+def test_the_same_domain_again_gets_no_slot():
+    task = conflicting(False)[0]
+    halves = [task.train.take(np.arange(40) + 40 * k) for k in range(2)]
+    tasks = [(part.x, part.y, task.test.x, task.test.y) for part in halves]
+    learner = domains_of(domain_incremental(tasks, validation=0, seed=0))
+    assert slots(learner) == 1
+    assert [d["kept"] for d in learner.model.rules[0].decisions] == [False]
+    assert len(learner.model.head.lasting.experts) == 1
+    again = domains_of(domain_incremental(tasks, validation=0, seed=0), domains="one")
+    assert torch.equal(
+        again.model.head.lasting.expert(0).gram, learner.model.head.lasting.expert(0).gram
+    ), "the rows held out for the judgement are learned, too"
+
+
+def test_a_candidate_is_judged_on_rows_that_it_was_not_trained_on(monkeypatch):
+    seen = {}
+    rule = type(PromptRidge().build(tiny.backbone("vit")).rules[0])
+    judge = rule.judge
+
+    def spy(self, model, trained, held, task):
+        trained, held = list(trained), list(held)
+        seen["trained"] = sum(len(b["labels"]) for b in trained)
+        seen["held"] = sum(len(b["labels"]) for b in held)
+        pixels = [torch.cat([b["pixel_values"] for b in part]) for part in (trained, held)]
+        seen["shared"] = any(bool((p == pixels[0]).all(dim=(1, 2, 3)).any()) for p in pixels[1])
+        judge(self, model, trained, held, task)
+
+    monkeypatch.setattr(rule, "judge", spy)
+    domains_of(conflicting(True))
+    assert seen == {"trained": 64, "held": 16, "shared": False}
+
+
+def weights(model: PromptedModel) -> list[torch.Tensor]:
+    experts = model.head.lasting.experts
+    return [expert.weight for expert in experts]
+
+
+def close(first: PromptedModel, second: PromptedModel) -> bool:
+    return first.classes == second.classes and all(
+        float((a - b).abs().max()) <= 1e-5 * float(b.abs().max())
+        for a, b in zip(weights(first), weights(second), strict=True)
+    )
+
+
+def fit(model: PromptedModel, tasks) -> PromptedModel:
+    learner = Learner(model, epochs=1, batch_size=6, device="cpu", quiet=True)
+    learner.done = [f"task {i}" for i in range(len(model.tasks))]
+    for task in tasks:
+        learner.fit_task((task.train.x, task.train.y))
+    return model
+
+
+@pytest.mark.parametrize("projection", [50, 12], ids=["rows", "gram"])
+@pytest.mark.parametrize("kind", ["vit", "bert"])
+def test_merging_equals_training_in_sequence(kind, projection):
+    import copy
+
+    with seeded(0, "build"):
+        first = PromptRidge(projection=projection, length=2).build(tiny.backbone(kind))
+    first = fit(first, stream(kind)[:1])
+    apart = fit(branch_off(first), stream(kind)[1:])
+    sequence = fit(copy.deepcopy(first), stream(kind)[1:])
+    merged = merge(first, apart)
+    assert close(merged, sequence)
+    assert merged.tasks == sequence.tasks
+    batch = tiny.batch(kind, 8)
+    with torch.no_grad():
+        assert torch.allclose(merged.eval()(batch).logits, sequence.eval()(batch).logits, atol=1e-4)
+    assert len(first.tasks) == 1, "the models that were merged stay as they were"
+
+
+@pytest.mark.parametrize("projection", [50, 12, 2], ids=["rows", "gram", "kept gram"])
+@pytest.mark.parametrize("kind", ["vit", "bert"])
+def test_forgetting_equals_never_having_seen_the_task(kind, projection):
+    import copy
+
+    tasks = stream(kind)
+    with seeded(0, "build"):
+        first = PromptRidge(projection=projection, length=2, forgettable=True).build(
+            tiny.backbone(kind)
+        )
+    first = fit(first, tasks[:1])
+    everything = fit(copy.deepcopy(first), tasks[1:])
+    without = fit(copy.deepcopy(first), tasks[2:])
+    gone = forget(everything, 1)
+    assert close(gone, without)
+    batch = tiny.batch(kind, 8)
+    with torch.no_grad():
+        assert torch.allclose(gone.eval()(batch).logits, without.eval()(batch).logits, atol=1e-4)
+    names = {n: tuple(t.shape) for n, t in gone.state_dict().items()}
+    assert names == {n: tuple(t.shape) for n, t in without.state_dict().items()}
+    assert len(everything.tasks) == 3, "the model that was asked stays as it was"
+
+
+def test_classes_that_come_again_stay_when_one_of_their_tasks_is_forgotten():
+    x = tiny.raw("vit", 24)
+    y = np.arange(24) % 4
+    parts = [(x[:8], y[:8] % 2), (x[8:16], y[8:16]), (x[16:], y[16:])]
+    with seeded(0, "build"):
+        model = PromptRidge(projection=12, length=2, forgettable=True, domains="one").build(
+            tiny.backbone("vit")
+        )
+    learner = Learner(model, epochs=1, device="cpu", quiet=True)
+    for part in parts:
+        learner.fit_task(part)
+    assert forget(model, 1).classes == [0, 1, 2, 3]
+
+
+def test_what_cannot_be_exact_is_refused_with_the_reason():
+    learner = learned("vit")
+    with pytest.raises(StateError, match="forgettable"):
+        forget(learner.model, 1)
+    forgettable = learned("vit", forgettable=True)
+    with pytest.raises(StateError, match="slot 0 was trained"):
+        forget(forgettable.model, 0)
+    with pytest.raises(StateError, match="task from 0 to 2"):
+        forget(forgettable.model, 7)
+    with pytest.raises(StateError, match="prompts"):
+        merge(learner.model, learned("vit", seed=1).model)
+    with pytest.raises(StateError, match="fixed ridge"):
+        forget(learned("vit", forgettable=True, ridge="auto").model, 1)
+    ncm = NCM().build(tiny.backbone("vit"))
+    with pytest.raises(StateError, match="add up"):
+        branch_off(ncm)
+
+
+def test_task_zero_of_a_random_prefix_can_be_forgotten():
+    learner = learned("vit", prompt="random", forgettable=True)
+    assert len(forget(learner.model, 0).tasks) == 2
+
+
+def test_a_stream_of_one_class_a_task_is_learned_after_the_first():
+    kind = "vit"
+    x, y = tiny.raw(kind, 24), np.repeat(np.arange(4), 6)
+    tasks = class_incremental(x, y, x, y, tasks=[[0, 1], [2], [3]], validation=0)
+    learner = learned(kind, tasks=tasks)
+    assert learner.classes == [0, 1, 2, 3]
