@@ -74,7 +74,7 @@ class Passes:
                 return None
             else:
                 parts = self.prompter.state_dict()
-                alone = all(len(b.pool) == 1 or not b.policy.needs_query for b in self.prompter)
+                alone = all(len(b.pool) == 1 for b in self.prompter)
                 name = name if alone else f"{name} {task}"
         digest = hashlib.sha256(f"{name} {self.readout}".encode())
         for part, tensor in sorted(parts.items()):

@@ -29,7 +29,7 @@ def check_row(method: Method, learner: Learner, stream: Stream) -> None:
 
 def _check_task_known(method: Method, stream: Stream) -> None:
     inner = getattr(method, "inner", method)  # joint training is of another method
-    if getattr(type(inner), "needs_task", False) and stream.scenario != "task":
+    if inner.needs_task and stream.scenario != "task":
         raise ConfigError(
             expected=f"a stream that tells the task of a test sample (scenario 'task') for the "
             f"method {inner.name!r}",

@@ -52,7 +52,7 @@ ROWS: dict[str, Callable[[], Method]] = {
     "prompt_ridge": lambda: PromptRidge(projection=40, length=2),
     "prompt_ridge_tasks": lambda: PromptRidge(projection=40, length=2, domains="task"),
     "prompt_ridge_forgettable": lambda: PromptRidge(
-        projection=12, length=2, prompt="random", forgettable=True, kind="orthogonal"
+        projection=12, length=2, forgettable=True, kind="orthogonal"
     ),
     "joint": lambda: Joint(of="l2p", options={"pool_size": 4, "top_k": 2, "length": 2}),
     "ewc": lambda: EWC(samples=3),

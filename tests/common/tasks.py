@@ -54,8 +54,9 @@ class Trained:
 
 def build(row: str, kind: str, *, seed: int = 0, optimizer: str = "adamw") -> Learner:
     """Return a new learner of a row on the shared tiny backbone."""
+    backbone = tiny.backbone(kind)  # outside of the seeded block: making one draws, too
     with seeded(seed, "build"):
-        model = ROWS[row]().build(tiny.backbone(kind))
+        model = ROWS[row]().build(backbone)
     options = OPTIMISERS[optimizer]
     return Learner(model, seed=seed, epochs=1, batch_size=6, device="cpu", quiet=True, **options)
 

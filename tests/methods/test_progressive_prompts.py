@@ -112,3 +112,13 @@ def test_whether_the_task_is_needed_is_said_by_the_instance():
 def test_what_cannot_work_is_refused():
     with pytest.raises(ConfigError, match="init above 0"):
         ProgressivePrompts(init=0.0)
+
+
+def test_features_that_are_kept_are_those_of_the_task_that_was_told():
+    learner = build("progressive_prompts", "vit")
+    for task in stream("vit"):
+        learner.fit_task(task)
+    for told in (None, 0, 2, 1):
+        kept = learner._predict(stream("vit")[0].test, told).probabilities
+        anew = learner._predict(stream("vit")[0].test, told, cached=False).probabilities
+        assert abs(kept - anew).max() < 1e-5, told

@@ -86,11 +86,13 @@ def test_the_reflection_by_loops():
             now = attention(policy, z[None])[0].tolist()
             for p, a in zip(policy.recorded[task].tolist(), now, strict=True):
                 expected += 0.3 * p * (math.log(p) - math.log(a)) / 4 if p else 0.0
-    assert float(loss) == pytest.approx(expected, rel=1e-4)
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-4)
     loss.backward()
     assert policy.project[0].weight.grad.abs().max() > 0
     policy.zero_grad()
-    assert float(policy.eval()(QUERY, task=2).loss) == 0.0, "no drawn queries outside of training"
+    assert float(policy.eval()(QUERY, task=2).loss.detach()) == 0.0, (
+        "no drawn queries outside of training"
+    )
 
 
 def drift(reflect):
