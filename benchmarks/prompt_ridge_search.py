@@ -76,6 +76,11 @@ HEADS: list[dict[str, Any]] = [
     {"gamma": 2.0},
     {"projection": 10_000},
 ]
+WON: list[dict[str, Any]] = [
+    {"projection": 10_000},
+    {"projection": 10_000, "gamma": 0.5},
+    {"projection": 10_000, "gamma": 1.0},
+]
 
 
 class Features:
@@ -175,17 +180,23 @@ def accuracies(data: dict[str, Any], head: dict[str, Any], seed: int) -> dict[fl
     return result
 
 
-def trials(quick: list[int], seeds: list[int]) -> Iterator[tuple[str, dict[str, Any], int]]:
-    """Yield prefix, head and seed of every trial: one choice changed at a time."""
+def trials(seeds: list[int]) -> Iterator[tuple[str, dict[str, Any], int]]:
+    """Yield prefix, head and seed of every trial: one choice changed at a time.
+
+    First which features and random features; then, with what won, the rest.
+    """
     for change in HEADS:
         yield "none", {**HEAD, **change}, 0
+    for prefix in ("trained", "random"):
+        for change in HEADS[:6]:
+            yield prefix, {**HEAD, **change}, 0
+    for change in WON:
+        yield "trained", {**HEAD, "layers": 1.0, **change}, 0
     for seed in seeds:
         for prefix in ("trained", "random", "none"):
-            for change in HEADS[: 1 if seed else 6]:
-                yield prefix, {**HEAD, **change}, seed
-    for seed in quick:
-        for prefix in list(PREFIXES)[3:]:
-            yield prefix, dict(HEAD), seed
+            yield prefix, {**HEAD, "layers": 1.0}, seed
+    for prefix in list(PREFIXES)[3:]:
+        yield prefix, {**HEAD, "layers": 1.0}, 0
 
 
 def main() -> None:
@@ -193,7 +204,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data_set", choices=list(SETS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--quick", type=int, default=2, help="seeds of the prefix variants")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     section = SETS[arguments.data_set]
@@ -202,7 +212,7 @@ def main() -> None:
     keys = {json.dumps([t["prefix"], t["head"], t["seed"]], sort_keys=True) for t in done}
     backbone = open_backbone(section["backbone"])
     kept: dict[tuple[str, int], dict[str, Any]] = {}
-    for prefix, head, seed in trials(list(range(arguments.quick)), list(range(arguments.seeds))):
+    for prefix, head, seed in trials(list(range(arguments.seeds))):
         if json.dumps([prefix, head, seed], sort_keys=True) in keys:
             continue
         if (prefix, seed) not in kept:

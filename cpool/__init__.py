@@ -10,7 +10,7 @@ from cpool.backbones import Backbone, load_backbone, wrap_model
 from cpool.data import batches
 from cpool.errors import CpoolError
 from cpool.learner import Learner
-from cpool.methods import L2P, METHODS, NCM, DualPrompt, FineTune, Joint, LinearHead, RanPAC
+from cpool.methods import L2P, METHODS, NCM, DualPrompt, Joint, LinearHead, PromptRidge, RanPAC
 from cpool.metrics import AccuracyMatrix
 from cpool.model import Output, PromptedModel
 from cpool.pool import PromptPool
@@ -27,12 +27,12 @@ __all__ = [
     "Branch",
     "CpoolError",
     "DualPrompt",
-    "FineTune",
     "Joint",
     "Learner",
     "LinearHead",
     "Output",
     "PromptPool",
+    "PromptRidge",
     "PromptedModel",
     "Prompter",
     "RanPAC",
