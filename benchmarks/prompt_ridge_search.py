@@ -61,7 +61,7 @@ PREFIXES: dict[str, dict[str, Any]] = {
     "16 epochs": {"epochs": 16},
 }
 HEAD: dict[str, Any] = {"layers": 0.5, "kind": "cosine", "gamma": 0.7, "projection": 4000}
-RIDGES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+RIDGES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 2e-3, 3e-3, 1e-2, 3e-2)
 HEADS: list[dict[str, Any]] = [
     {},
     {"layers": 0.0},
@@ -137,7 +137,7 @@ class Features:
         return np.concatenate(rows)
 
 
-def chosen(states: np.ndarray, share: float, vision: bool) -> Tensor:
+def chosen(states: np.ndarray, share: float) -> Tensor:
     """Return φ: the last `share` of the layers side by side, or the final state alone."""
     x = torch.from_numpy(states)
     if not share:
@@ -150,7 +150,7 @@ def chosen(states: np.ndarray, share: float, vision: bool) -> Tensor:
 
 def accuracies(data: dict[str, Any], head: dict[str, Any], seed: int) -> dict[float, dict]:
     """Return validation accuracy for each λ: over all classes, and within the right task."""
-    phi = {s: chosen(data[f"{s}_x"], head["layers"], False) for s in ("train", "validation")}
+    phi = {s: chosen(data[f"{s}_x"], head["layers"]) for s in ("train", "validation")}
     labels = {s: torch.from_numpy(data[f"{s}_y"]) for s in ("train", "validation")}
     tasks = torch.from_numpy(data["validation_task"])
     expand = RandomFeatures(
@@ -208,7 +208,10 @@ def main() -> None:
     torch.set_num_threads(1)
     section = SETS[arguments.data_set]
     out = RESULTS / f"{arguments.data_set}.json"
-    done = json.loads(out.read_text())["trials"] if out.is_file() else []
+    old = json.loads(out.read_text()) if out.is_file() else {"settings": section, "trials": []}
+    if old["settings"] != section:
+        raise SystemExit(f"{out} was made with other settings: delete it, and build/, to go on")
+    done = old["trials"]
     keys = {json.dumps([t["prefix"], t["head"], t["seed"]], sort_keys=True) for t in done}
     backbone = open_backbone(section["backbone"])
     kept: dict[tuple[str, int], dict[str, Any]] = {}

@@ -1,20 +1,22 @@
 """Branch: one pool, the policy that reads it, and the site where its prompts go."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cpool.errors import PoolError
+from cpool.errors import ConfigError, PoolError
 from cpool.initialisers import Initialiser
-from cpool.policies import Policy
+from cpool.policies import Policy, evict
+from cpool.policies.eviction import How
 from cpool.policies.soft_attention import orthogonality
 from cpool.policies.top_k import TopK
 from cpool.pool import PromptPool
 from cpool.selection import Selection
+from cpool.settings import is_whole
 
 __all__ = ["Branch", "EmbeddingSite", "PrefixSite", "Site"]
 
@@ -68,9 +70,13 @@ class Branch(nn.Module):
             `lambda pool: from_slot(pool, -1)`; the pool's own one by default.
         penalty: weight of the orthogonality of the prompt values (CODA-Prompt).
         sessions: how many tasks add slots; all by default, 1 for the first task only.
+        capacity: most slots at any time. When a task has added its slots, as many older ones are
+            evicted as do not fit; its own never are.
+        evict: what happens to those, see `cpool.policies.evict`.
 
     Attributes:
         growing: set to False before a task begins, to let it add no slots.
+        evictions: a record of each step of eviction, with the task that made room (JSON values).
     """
 
     def __init__(
@@ -85,6 +91,8 @@ class Branch(nn.Module):
         init_next: Callable[[PromptPool], Initialiser] | None = None,
         penalty: float = 0.0,
         sessions: int | None = None,
+        capacity: int | None = None,
+        evict: How = "usage",
     ) -> None:
         super().__init__()
         if pool.sites != site.sites:
@@ -113,6 +121,10 @@ class Branch(nn.Module):
         self.start, self.per_task = start, per_task
         self.init_next, self.penalty = init_next, penalty
         self.sessions, self.growing = sessions, True
+        self.capacity, self.evict = capacity, evict
+        self.evictions: list[dict[str, Any]] = []
+        if capacity is not None:
+            self._check_capacity(capacity)
         # A pool that is too small for its policy is refused when it is made, not in training.
         if isinstance(policy, TopK) and policy.k > (reach := self._reach()):
             raise PoolError(
@@ -129,8 +141,25 @@ class Branch(nn.Module):
     def _reach(self) -> int:
         return len(self.pool) or self.start + self.per_task
 
+    def _check_capacity(self, capacity: int) -> None:
+        """Refuse what would only fail when the pool is full."""
+        # What is combined has to stay somewhere beside the slots of the task.
+        if self.evict not in get_args(How):
+            raise ConfigError(
+                expected=f"one of {list(get_args(How))}", got=repr(self.evict), remedy="Choose one."
+            )
+        fewest = self.per_task + (self.evict != "usage")
+        if not self.per_task or not is_whole(capacity) or capacity < fewest:
+            raise PoolError(
+                expected=f"a capacity of at least {fewest}, for a branch whose tasks add slots",
+                got=f"capacity={capacity}, per_task={self.per_task}, evict={self.evict!r}",
+                remedy="Slots of the task itself are never evicted: allow for more, or leave "
+                "capacity out.",
+            )
+        self.policy.check_recombine()
+
     def begin_task(self, task: int) -> None:
-        """Freeze what exists if this branch grows, then grow."""
+        """Freeze what exists if this branch grows, then grow, then make room."""
         if self.start and not len(self.pool):
             self._grow(self.start, None)
         if self.per_task:
@@ -138,6 +167,7 @@ class Branch(nn.Module):
             self.policy.freeze_all()
             if self.growing and (self.sessions is None or task < self.sessions):
                 self._grow(self.per_task, task)
+                self._make_room(task)
         elif isinstance(self.policy, TopK):
             self.policy.next_task()
 
@@ -147,6 +177,13 @@ class Branch(nn.Module):
         parent = len(self.pool) - 1 if later else None
         self.pool.grow(n, init, task=task, parent=parent)
         self.policy.grow(n, task)
+
+    def _make_room(self, task: int) -> None:
+        if self.capacity is None:
+            return
+        for step in evict(self.pool, self.policy, self.capacity, self.evict):
+            record = {**asdict(step), "gone": list(step.gone), "heirs": list(step.heirs)}
+            self.evictions.append({"task": task, **record})
 
     def forward(
         self, query: Float[Tensor, "B Q"] | None, task: int | None, batch: int

@@ -29,7 +29,9 @@ def branch_off(model: PromptedModel) -> PromptedModel:
     """
     made = copy.deepcopy(model)
     for head in list(_ridges(made)):
-        head.restore({"groups": [], "rows": [], "gram": 0, "kept": [] if head.kept else None})
+        head.restore(
+            {"groups": [], "rows": [], "gram": 0, "kept": None if head.kept is None else []}
+        )
         for name in ("cross", "weight"):
             setattr(head, name, head.get_buffer(name).new_zeros(head.width, 0))
     _sync(made)
@@ -45,6 +47,10 @@ def branch_off(model: PromptedModel) -> PromptedModel:
         router.get_buffer("moment").zero_()
     made.tasks = []
     _restart(made)
+    for branch in made.prompter or ():
+        branch.growing = False  # the prompts are there, and are not trained again
+    if isinstance(made.head, SessionHead):
+        made.head.training_session = False
     return made
 
 
@@ -60,6 +66,7 @@ def merge(first: PromptedModel, second: PromptedModel) -> PromptedModel:
             not add up.
     """
     _check_prompts(first, second)
+    _check_shared(first, set(first.classes) & set(second.classes), "merge")
     made = copy.deepcopy(first)
     for mine, other in zip(_ridges(made), _ridges(second), strict=True):
         merge_heads(mine, other)
@@ -92,9 +99,12 @@ def forget(model: PromptedModel, task: int) -> PromptedModel:
     made = copy.deepcopy(model)
     router = _router(made)
     heads = list(_ridges(made))
+    others = {c for t, classes in enumerate(made.tasks) if t != task for c in classes}
+    _check_shared(made, others & set(made.tasks[task]), f"forget task {task} of")
     slot = 0 if router is None else router.slot_of[task]
     trained = isinstance(made.head, SessionHead) and made.head.sessions != 0
-    if router is not None and trained and router.slot_of.index(slot) == task:
+    first = task if router is None else router.slot_of.index(slot)
+    if trained and first == task and (router is not None or task == 0):
         raise StateError(
             expected="a task that trained no prompt",
             got=f"task {task}, on which slot {slot} was trained",
@@ -108,6 +118,17 @@ def forget(model: PromptedModel, task: int) -> PromptedModel:
     _sync(made)
     _restart(made)
     return made
+
+
+def _check_shared(model: PromptedModel, shared: set[int], what: str) -> None:
+    """Refuse what would have changed a decision about domains, had it been known."""
+    if shared and getattr(model.method, "domains", None) == "auto":
+        raise StateError(
+            expected='classes that no other task has, with domains="auto"',
+            got=f"{what} tasks that share classes {sorted(shared)}",
+            remedy="Whether such a task gets a slot depends on what came before it. Use "
+            'domains="one" or "task".',
+        )
 
 
 def _restart(model: PromptedModel) -> None:
@@ -153,7 +174,7 @@ def _sync(model: PromptedModel) -> None:
         for part in _ridges(model):
             named += [c for c in part.classes if c not in named]
         head.classes[:] = named
-        head.groups[:] = [named]
+        head.groups[:] = [named] if named else []
     if isinstance(model.head, SessionHead):
         model.head.classes, model.head.groups = head.classes, head.groups
 

@@ -1,7 +1,7 @@
 """Learner: trains a prompted model over a stream of tasks, and measures what it forgets."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,7 +104,8 @@ class Learner:
         self.passes = QueryCache()  # features of prompted passes that change no more
         self.progress = progress or Progress(quiet)
         self.matrix: AccuracyMatrix | None = None
-        self.done: list[str] = []
+        # A model may come with tasks: merged, or after one was forgotten.
+        self.done: list[str] = [f"task {i}" for i in range(len(model.tasks))]
         self.train_seconds = 0.0
         self.predict_seconds: float | None = None
         self.usage: dict[str, list[list[int]]] = {}
@@ -144,13 +145,7 @@ class Learner:
         started = time.perf_counter()
         with seeded(self.seed, "task", index), Truncations().once():
             self._check_trainable(classes, name)
-            first = derive(self.seed, "start", index)
-            self.model.begin_task(
-                classes,
-                batches=self._loader(examples, shuffle=True, seed=first, fixed=False, whole=True)
-                if self.model.needs_start
-                else (),
-            )
+            self.model.begin_task(classes, batches=_Later(self, examples, index))
             self.model.to(self.device)
             trains = next(self.model.parameters(), None) is not None
             if not trains and not self.model.head.fits:
@@ -159,10 +154,12 @@ class Learner:
                     got=f"nothing in {name!r}: all of it was frozen by earlier tasks",
                     remedy="Set freeze_old=False where the same classes come again.",
                 )
-            if trains and self.model.held_out:
-                self._optimise_and_judge(examples, index, name)
-            elif trains:
-                self.losses.append(self._optimise(examples, index, name))
+            fit, held = self._split(examples, index)
+            if trains:
+                self.losses.append(self._optimise(fit, index, name))
+            if held is not None:
+                seen, unseen = (self._loader(e, fixed=False, whole=True) for e in (fit, held))
+                self.model.judge(seen, unseen)
             last = derive(self.seed, "end", index)
             self.model.end_task(
                 self._loader(examples, task=index, shuffle=True, seed=last, whole=True)
@@ -170,6 +167,8 @@ class Learner:
                 else ()
             )
         self.done.append(name)
+        if not self.model.passes.apart:
+            self.passes.clear()  # made with prompts, or a choice of them, that may be other now
         self.train_seconds += time.perf_counter() - started
 
     def _training_data(
@@ -193,8 +192,8 @@ class Learner:
             )
         return examples, name
 
-    def _check_trainable(self, classes: Sequence[int], name: str) -> None:
-        trains = self.model.trains(len(self.done))
+    def _check_trainable(self, classes: Sequence[int], name: str, index: int | None = None) -> None:
+        trains = self.model.trains(len(self.done) if index is None else index)
         if trains and self.train.mask == "task" and len(classes) < 2:
             raise DataError(
                 expected="at least two classes a task when mask is 'task'",
@@ -210,15 +209,16 @@ class Learner:
             self.model, loader, self.train, self.accelerator, index, self.progress, label
         )
 
-    def _optimise_and_judge(self, examples: Examples, index: int, name: str) -> None:
-        """Train on a part of the data, and let the model judge the result on the rest."""
+    def _split(self, examples: Examples, index: int) -> tuple[Examples, Examples | None]:
+        """Return what to train on, and what the model judges the result on, if it wants to."""
+        share = self.model.held_out
+        if not share:
+            return examples, None
         rng = np.random.default_rng(derive(self.seed, "held", index))
         order = rng.permutation(len(examples))
-        cut = len(examples) - max(1, round(self.model.held_out * len(examples)))
-        parts = [examples.take(np.sort(order[:cut])), examples.take(np.sort(order[cut:]))]
-        self.losses.append(self._optimise(parts[0], index, name))
-        trained, held = (self._loader(part, fixed=False, whole=True) for part in parts)
-        self.model.judge(trained, held)
+        cut = len(examples) - max(1, round(share * len(examples)))
+        kept = examples.take(np.sort(order[: max(1, cut)]))
+        return kept, examples.take(np.sort(order[cut:]))
 
     # Predicting
 
@@ -239,8 +239,21 @@ class Learner:
         return self._predict(as_examples(x))
 
     def _predict(
-        self, examples: Examples, task: int | None = None, *, cached: bool = True
+        self,
+        examples: Examples,
+        task: int | None = None,
+        *,
+        classes: Sequence[int] | None = None,
+        cached: bool = True,
     ) -> Prediction:
+        """Answer all examples, in an order that is theirs.
+
+        Args:
+            examples: what to answer.
+            task: the task that the model is told.
+            classes: the classes that compete, where they are no task of the model; all if None.
+            cached: use features computed before.
+        """
         if not self.done:
             raise StateError(
                 expected="a learner that has learned at least one task",
@@ -250,6 +263,7 @@ class Learner:
         if not len(examples):
             raise DataError(expected="at least one input", got="none", remedy="Pass some inputs.")
         self.model.eval()
+        self.model.check_task(task)
         order = by_length(examples)
         examples, back = examples.take(order), np.argsort(order)
         logits: list[Tensor] = []
@@ -263,6 +277,9 @@ class Learner:
                     index = selection.index.expand(len(output.logits), -1).cpu()
                     slots.setdefault(branch, []).append(index)
         joined = torch.cat(logits)[back]
+        if classes is not None:
+            others = [column for column, c in enumerate(self.classes) if c not in set(classes)]
+            joined[:, others] = -torch.inf
         labels = np.asarray(self.classes)[joined.argmax(dim=1).numpy()]
         used = {branch: torch.cat(index).numpy()[back] for branch, index in slots.items()}
         return Prediction(labels, joined.softmax(dim=1).numpy(), used)
@@ -275,14 +292,21 @@ class Learner:
         Args:
             tasks: a stream, or some of its tasks.
             told: whether the model is told the task (task-incremental streams; the default
-                follows the stream's scenario).
+                follows the stream's scenario). Joint training has had one task of all classes, so
+                that it is told the classes of the task instead.
             cached: use query features computed before.
         """
         told = getattr(tasks, "scenario", "class") == "task" if told is None else told
+        joint = self.model.method is not None and self.model.method.joint
         accuracies: list[float] = []
         usage: dict[str, list[list[int]]] = {}
         for task in tasks:
-            prediction = self._predict(task.test, task.index if told else None, cached=cached)
+            prediction = self._predict(
+                task.test,
+                task.index if told and not joint else None,
+                classes=task.classes if told and joint else None,
+                cached=cached,
+            )
             accuracies.append(float((prediction.labels == task.test.y).mean()))
             for branch, index in prediction.slots.items():
                 size = len(self.model.prompter.branches[branch].pool)  # type: ignore[union-attr,arg-type]
@@ -307,7 +331,13 @@ class Learner:
             folder: where a checkpoint is written after each task; none by default.
             resume: go on from the checkpoint in `folder`, if there is one; without it a folder
                 that holds one is refused, so that nothing is lost.
+
+        Raises:
+            ConfigError: a method that must be told the task of a test sample, on a stream that
+                does not tell it.
+            CheckpointError: a checkpoint in `folder` without `resume`, or of another stream.
         """
+        self._check_told(stream)
         if folder is not None and not self.done and (Path(folder) / MANIFEST).is_file():
             if not resume:
                 raise CheckpointError(
@@ -322,6 +352,18 @@ class Learner:
         with Truncations().once():
             self._run(stream, folder)
         return self.matrix
+
+    def _check_told(self, stream: Stream) -> None:
+        """Refuse a method that must be told the task where the stream does not tell it."""
+        inner = getattr(self.model.method, "inner", self.model.method)  # joint is of another one
+        if inner is not None and inner.needs_task and stream.scenario != "task":
+            raise ConfigError(
+                expected=f"a stream that tells the task of a test sample (scenario 'task') for the "
+                f"method {inner.name!r}",
+                got=f"{stream.name}, which is {stream.scenario}-incremental and tells none",
+                remedy='Set stream.scenario = "task" where the stream has it, or leave the method '
+                "out: its numbers with the task known do not compare with those of the others.",
+            )
 
     def _check_stream(self, stream: Stream) -> None:
         """Refuse to go on with another stream than the one that was begun."""
@@ -403,7 +445,7 @@ class Learner:
         manifest = read_manifest(folder)
         state = manifest["learner"]
         method = self.model.method and describe_method(self.model.method)
-        then = {**manifest["train"], "seed": state["seed"], "method": manifest["method"]}
+        then = {**manifest["train"], "seed": state["seed"], "method": _completed(manifest)}
         now = {**self.train.__dict__, "seed": self.seed, "method": method}
         if then != now:
             differ = sorted(key for key in now if then.get(key) != now[key])
@@ -564,5 +606,31 @@ class Learner:
         return room
 
 
+def _completed(manifest: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the method of a checkpoint, with options that came later at their defaults."""
+    from cpool.methods import METHODS, method_from
+
+    entry: dict[str, Any] | None = manifest["method"]
+    if entry is None or entry["name"] not in METHODS:
+        return entry
+    try:
+        return describe_method(method_from(entry["name"], entry["hyper_parameters"]))
+    except ConfigError:
+        return entry  # what no longer exists differs
+
+
 def _say_stream(stream: dict[str, Any]) -> str:
     return f"{stream['name']} ({stream['fingerprint'][:12]}, tasks {stream['tasks']})"
+
+
+class _Later:
+    """A task's training data at its start, made when it is read; without what is held out."""
+
+    def __init__(self, learner: Learner, examples: Examples, index: int) -> None:
+        self.learner, self.examples, self.index = learner, examples, index
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        learner = self.learner
+        part, _ = learner._split(self.examples, self.index)
+        seed = derive(learner.seed, "start", self.index)
+        yield from learner._loader(part, shuffle=True, seed=seed, fixed=False, whole=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cpool.backbones import Backbone
-from cpool.errors import BackboneError, DataError, StateError
+from cpool.errors import BackboneError, ConfigError, DataError, StateError
 from cpool.heads import Head, SessionHead, check_finite
 from cpool.inject.prefix import attention_layers
 from cpool.output import Output
@@ -68,6 +68,7 @@ class PromptedModel(nn.Module):
         self.method: Any = None
         self.tasks: list[tuple[int, ...]] = []
         _check_layers(backbone, prompter)
+        _check_capacity(head, prompter, apart)
 
     @property
     def backbone(self) -> Backbone:
@@ -227,13 +228,24 @@ class PromptedModel(nn.Module):
     def _start(self, batches: Iterable[Mapping[str, Tensor]], task: int) -> None:
         """Let keys and heads start from the task's training data, where they do."""
         self.eval()
-        if self.prompter is not None and self.prompter.needs_start:
-            self.prompter.start_task(torch.cat([self.query(b) for b in batches]), task)
-        if self.head.starts:
-            features, labels = [], []
-            for batch in batches:
-                features.append(self._unprompted(batch))
-                labels.append(self._on_device(batch["labels"]))
+        keys = self.prompter is not None and self.prompter.needs_start
+        idle = isinstance(self.head, SessionHead) and self.head.probe is None
+        if not keys and (idle or not self.head.starts):
+            return
+        queries, features, labels = [], [], []
+        for batch in batches:
+            queries.append(self.query(batch) if keys else torch.empty(0))
+            features.append(torch.empty(0) if idle else self._unprompted(batch))
+            labels.append(self._on_device(batch["labels"]))
+        if not labels:
+            raise DataError(
+                expected="the task's training data, from which keys or heads start",
+                got="nothing",
+                remedy="Call begin_task(classes, batches=loader).",
+            )
+        if self.prompter is not None and keys:
+            self.prompter.start_task(torch.cat(queries), task)
+        if self.head.starts and not idle:
             self.head.start(torch.cat(features).float(), torch.cat(labels))
 
     def _unprompted(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "B F"]:
@@ -310,7 +322,7 @@ class PromptedModel(nn.Module):
             task: as for `forward`.
             mask: classes that compete in the cross-entropy; the model's own choice by default.
         """
-        self._check_task(task)
+        self.check_task(task)
         features, prompts = self._features(batch, task)
         logits = self._logits(features, prompts)
         allowed = self._allowed(task)
@@ -345,7 +357,12 @@ class PromptedModel(nn.Module):
         expert = selection.index[:, 0].expand(len(features))
         return self.head(features, expert)  # type: ignore[no-any-return]
 
-    def _check_task(self, task: int | None) -> None:
+    def check_task(self, task: int | None) -> None:
+        """Refuse a task that cannot be told now.
+
+        Raises:
+            StateError: it was not begun, or is not the one being learned, in training.
+        """
         _need_task(bool(self.tasks))
         if task is not None and not 0 <= task < len(self.tasks):
             raise StateError(
@@ -419,6 +436,7 @@ class PromptedModel(nn.Module):
             branches[branch.name] = {
                 "pool": branch.pool.layout(),
                 "policy": branch.policy.layout(),
+                "evictions": branch.evictions,
             }
         return {
             "tasks": [list(classes) for classes in self.tasks],
@@ -436,6 +454,7 @@ class PromptedModel(nn.Module):
             for branch in self.prompter:
                 branch.pool.restore(layout["branches"][branch.name]["pool"])
                 branch.policy.restore(layout["branches"][branch.name]["policy"])
+                branch.evictions = list(layout["branches"][branch.name].get("evictions", ()))
         for rule, part in zip(self._rules(), layout.get("rules", []), strict=True):
             rule.restore(part)
         self.eval()
@@ -473,3 +492,15 @@ def _check_layers(backbone: Backbone, prompter: Prompter | None) -> None:
             )
         if layers:
             attention_layers(backbone)  # refuses models whose attention cannot be reached
+
+
+def _check_capacity(head: Head, prompter: Prompter | None, apart: bool) -> None:
+    """Refuse eviction where the head knows slots by their place, when the model is built."""
+    full = [branch.name for branch in prompter or () if branch.capacity is not None]
+    if full and (head.routed or apart):
+        kind = "one pass a slot" if apart else "a head that is routed by slot"
+        raise ConfigError(
+            expected="a pool that keeps all of its slots, since the head knows each by its place",
+            got=f"a capacity in branch {full[0]!r} together with {kind}",
+            remedy="Leave the capacity out, or use a head of all classes such as LinearHead.",
+        )

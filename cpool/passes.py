@@ -14,6 +14,7 @@ from torch import Tensor
 from cpool.backbones import Backbone
 from cpool.errors import StateError
 from cpool.inject import encode
+from cpool.policies import Policy
 from cpool.prompter import Prompter, Prompts
 from cpool.readout import AnyReadout, LayersReadout, read, readout_size, reads_final
 
@@ -72,10 +73,12 @@ class Passes:
                 parts = {"values": block[row]}
             elif any(p.requires_grad for p in self.prompter.parameters()):
                 return None
+            elif all(len(b.pool) == 1 and not b.policy.needs_query for b in self.prompter):
+                # Nothing to choose: what the policies learn meanwhile does not matter.
+                parts = {b.name: b.pool.values() for b in self.prompter}
             else:
                 parts = self.prompter.state_dict()
-                alone = all(len(b.pool) == 1 for b in self.prompter)
-                name = name if alone else f"{name} {task}"
+                name = f"{name} {task} {[_options(b.policy) for b in self.prompter]}"
         digest = hashlib.sha256(f"{name} {self.readout}".encode())
         for part, tensor in sorted(parts.items()):
             digest.update(part.encode())
@@ -141,6 +144,12 @@ class Passes:
             encoded = encode(self.backbone, batch, prompts, all_layers=deep)
         features = read(self.readout, self.backbone, encoded)
         return features, None if prompts is None else prompts.finished()
+
+
+def _options(policy: Policy) -> list[tuple[str, object]]:
+    """Return what a policy reads beside its tensors, such as a threshold."""
+    plain = (bool, int, float, str, tuple, list, type(None))
+    return sorted((k, v) for k, v in vars(policy).items() if isinstance(v, plain) and k[0] != "_")
 
 
 def _fits(prompts: Prompts) -> Bool[Tensor, " B"] | None:

@@ -16,7 +16,7 @@ __all__ = [
     "AnyReadout",
     "LayersReadout",
     "Readout",
-    "last_half",
+    "last_layers",
     "read",
     "readout_size",
     "reads_final",
@@ -42,11 +42,14 @@ class LayersReadout:
 AnyReadout: TypeAlias = Readout | LayersReadout
 
 
-def last_half(backbone: Backbone, share: float = 0.5) -> LayersReadout:
+def last_layers(backbone: Backbone, share: float = 0.5) -> LayersReadout:
     """Return the readout of the last `share` of the layers: the mean over real tokens, and [CLS].
 
-    [CLS] is read in vision models that have one; text encoders are trained on the mean.
+    [CLS] is read in vision models that have one; text encoders are trained on the mean. With a
+    share of 0 it is the final state alone, pooled as the query is.
     """
+    if not share:
+        return LayersReadout((backbone.num_layers,), (backbone.pooling,))
     first = backbone.num_layers - max(1, round(backbone.num_layers * share)) + 1
     layers = tuple(range(first, backbone.num_layers + 1))
     both = backbone.kind == "vision" and backbone.has_cls

@@ -7,9 +7,9 @@ import torch
 import cpool
 from cpool.backbones import TruncationWarning
 from cpool.data import as_examples
-from cpool.errors import CpoolError, DataError, StateError
+from cpool.errors import ConfigError, CpoolError, DataError, StateError
 from cpool.learner import Learner
-from cpool.methods import L2P, NCM, DualPrompt, Joint, LinearHead
+from cpool.methods import L2P, NCM, DualPrompt, Joint, LinearHead, ProgressivePrompts
 from cpool.seeding import seeded
 from cpool.streams import class_incremental, domain_incremental, task_incremental
 from tests import tiny
@@ -93,6 +93,34 @@ def test_in_a_task_incremental_stream_only_the_told_task_competes():
     for task in made:
         labels = run._predict(task.test, task.index).labels
         assert set(labels) <= set(task.classes)
+
+
+def test_joint_is_told_the_classes_of_the_task_where_the_protocol_tells_the_task():
+    x, y = tiny.raw("vit", 60), np.repeat(np.arange(6), 10)
+    made = task_incremental(x, y, x, y, tasks=3, seed=0, validation=0)
+    run = learner(Joint(of="ncm"))
+    matrix = run.run(made)
+    query = {c: run.queries(made.joint().train).numpy()[made.joint().train.y == c] for c in range(6)}
+    mean = {c: rows.mean(axis=0) / np.linalg.norm(rows.mean(axis=0)) for c, rows in query.items()}
+    for task in made:
+        rows = run.queries(task.test).numpy()
+        nearest = [max(task.classes, key=lambda c: float(mean[c] @ row)) for row in rows]
+        accuracy = float(np.mean(np.array(nearest) == task.test.y))
+        assert matrix.values[-1][task.index] == pytest.approx(accuracy)
+    assert run.evaluate(made, told=False) != run.evaluate(made)
+    assert run.evaluate(made[:2], told=True) == run.evaluate(made)[:2]
+
+
+def test_a_method_that_must_be_told_the_task_runs_on_no_stream_that_does_not_tell_it():
+    method = ProgressivePrompts(length=2)
+    for refused in (method, Joint(of="progressive_prompts", options={"length": 2})):
+        run = learner(refused)
+        with pytest.raises(ConfigError, match=r"'progressive_prompts'.*class-incremental"):
+            run.run(stream("vit"))
+        assert run.matrix is None and run.done == []
+    x, y = tiny.raw("vit", 24), np.repeat(np.arange(4), 6)
+    matrix = learner(method).run(task_incremental(x, y, x, y, tasks=2, seed=0, validation=0))
+    assert np.isfinite(matrix.values[-1]).all()
 
 
 def test_a_domain_incremental_stream_fills_the_whole_matrix():

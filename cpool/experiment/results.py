@@ -70,6 +70,7 @@ def run_record(
         **{name: summary[name] for name in _METRICS},
         "trainable_parameters": trained_parameters(model),
         "slots": sum(len(branch.pool) for branch in branches) if branches else None,
+        "evictions": {b.name: b.evictions for b in branches if b.capacity is not None} or None,
         "bytes_per_task": round(total / len(stream)),
         "total_bytes": total,
         "train_seconds": learner.train_seconds,

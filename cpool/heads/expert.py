@@ -14,7 +14,7 @@ __all__ = ["ExpertHead"]
 
 
 class ExpertHead(Head):
-    """One head of its own for each slot, over the classes of that slot's task.
+    """One head of its own for each slot, over the classes of the tasks that use it.
 
     A sample is answered by the head of the slot it got; classes that this head does not know get
     −inf. In a domain-incremental stream all heads have the same classes, in a class-incremental
@@ -24,6 +24,7 @@ class ExpertHead(Head):
         feature_size: F.
         make: makes a head.
         freeze_old: freeze the heads of earlier tasks.
+        fits: whether the heads are fitted in closed form.
 
     Attributes:
         current: the head that the next tasks extend, or None where each task gets one.
@@ -32,14 +33,19 @@ class ExpertHead(Head):
     routed = True
 
     def __init__(
-        self, feature_size: int, make: Callable[[], Head], *, freeze_old: bool = True
+        self,
+        feature_size: int,
+        make: Callable[[], Head],
+        *,
+        freeze_old: bool = True,
+        fits: bool = False,
     ) -> None:
         super().__init__(feature_size)
         self.make, self.freeze_old = make, freeze_old
         self.current: int | None = None
         self.experts = nn.ModuleList()
         self.register_buffer("anchor", torch.zeros(0), persistent=False)  # knows the device
-        self.fits = make().fits
+        self.fits = fits
 
     def begin_task(self, classes: Sequence[int]) -> None:
         """Freeze the old heads, and make room for the classes of the task."""

@@ -37,7 +37,7 @@ class SessionHead(Head):
     def starts(self) -> bool:  # type: ignore[override]
         """Whether the probe of the task to come looks at its features."""
         open_ = self.sessions is None or len(self.groups) <= self.sessions
-        return self.training_session and open_ and self.make().starts
+        return open_ and self.make().starts
 
     @property
     def routed(self) -> bool:  # type: ignore[override]

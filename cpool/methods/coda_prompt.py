@@ -41,6 +41,9 @@ class CODAPrompt(Method):
         penalty: μ.
         penalty_form: "mean" or "norm".
         init: components start from U(0, 1), or by Gram-Schmidt against all older ones.
+        capacity: most components a layer at any time; None for no bound.
+        evict: what happens to older ones that do not fit, see `cpool.policies.evict`. Every step
+            uses every component, so that "usage" would only drop the latest ones first.
     """
 
     name: ClassVar[str] = "coda_prompt"
@@ -55,6 +58,8 @@ class CODAPrompt(Method):
     penalty: float = 0.1
     penalty_form: Literal["mean", "norm"] = "mean"
     init: Literal["uniform", "gram_schmidt"] = "uniform"
+    capacity: int | None = None
+    evict: Literal["usage", "merge", "pca"] = "merge"
 
     def __post_init__(self) -> None:
         """Refuse what the parts below do not check."""
@@ -77,8 +82,18 @@ class CODAPrompt(Method):
             site = PrefixSite((layer,), backbone.num_kv_heads, halves=True)
             pool = PromptPool(site.sites, self.length, width, uniform(0.0, 1.0))
             policy = SoftAttention(backbone.query_size, penalty=mean)
-            name, n = f"layer{layer}", self.slots_per_task
-            branches.append(Branch(name, pool, policy, site, per_task=n, penalty=mean))
+            branches.append(
+                Branch(
+                    f"layer{layer}",
+                    pool,
+                    policy,
+                    site,
+                    per_task=self.slots_per_task,
+                    penalty=mean,
+                    capacity=self.capacity,
+                    evict=self.evict,
+                )
+            )
         rules: list[Rule] = [GramSchmidt()] if self.init == "gram_schmidt" else []
         if self.penalty and self.penalty_form == "norm":
             rules.append(OrthogonalityNorm(self.penalty))

@@ -36,6 +36,8 @@ class L2P(Method):
         pull: λ.
         slots_per_task: slots that each task adds, or None for the paper's shared pool.
         own_task: when the pool grows, train only the task's own slots ("prompt mask").
+        capacity: when the pool grows, most slots at any time; None for no bound.
+        evict: what happens to older slots that do not fit, see `cpool.policies.evict`.
         diversify: penalise slots that earlier tasks used often, in training (equation 4).
         init: prompts start from U(-init, init).
         readout: what the head reads: the mean of the prompts' outputs (the paper), the mean over
@@ -56,11 +58,15 @@ class L2P(Method):
     diversify: bool = False
     init: float = 1.0
     readout: Literal["prompts", "tokens", "cls"] = "prompts"
+    capacity: int | None = None
+    evict: Literal["usage", "merge", "pca"] = "usage"
 
     def __post_init__(self) -> None:
         """Refuse what the parts below do not check."""
         self.need(is_number(self.init) and self.init > 0, "init", "above 0 and finite")
         self.need(is_number(self.pull) and self.pull >= 0, "pull", "at least 0 and finite")
+        grows = self.slots_per_task is not None
+        self.need(self.capacity is None or grows, "capacity", "none without slots_per_task")
 
     def compose(self, backbone: Backbone) -> PromptedModel:
         """One branch: embedding, top-k."""
@@ -82,6 +88,8 @@ class L2P(Method):
             site,
             start=0 if grows else self.pool_size,
             per_task=self.slots_per_task or 0,
+            capacity=self.capacity,
+            evict=self.evict,
         )
         head = LinearHead(backbone.hidden_size)
         return PromptedModel(backbone, head, Prompter([branch]), readout=self.readout)

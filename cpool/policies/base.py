@@ -104,13 +104,21 @@ class Policy(nn.Module):
         Raises:
             PoolError: the policy has more than owners, and does not say what becomes of it.
         """
+        self.check_recombine()
+        self.owner = self.owner[leading(plan)]
+
+    def check_recombine(self) -> None:
+        """Refuse a policy whose slots cannot be dropped or combined.
+
+        Raises:
+            PoolError: the policy has more than owners, and does not say what becomes of it.
+        """
         if type(self).recombine is Policy.recombine and set(self.state_dict()) != {"owner"}:
             raise PoolError(
                 expected="a policy that can drop and combine slots",
                 got=type(self).__name__,
                 remedy="Give it a recombine of its own, or the pool no capacity.",
             )
-        self.owner = self.owner[leading(plan)]
 
     def _check_union(self, rows: list[list[int]]) -> None:
         """Refuse a plan in which an old slot becomes a part of several new ones."""

@@ -39,6 +39,7 @@ class DomainRouter(Policy):
         self.keys: list[tuple[int, int]] = []  # (slot, class) of each row
         self.shares: list[dict[str, list[int]]] = []  # what is kept of each task
         double = torch.float64
+        self._white: tuple[Tensor, Tensor] | None = None  # factor of Σ, and the means whitened
         self.register_buffer("counts", torch.zeros(0, dtype=double))
         self.register_buffer("sums", torch.zeros(0, query_size, dtype=double))
         self.register_buffer("moment", torch.zeros(query_size, query_size, dtype=double))
@@ -108,6 +109,7 @@ class DomainRouter(Policy):
             self.get_buffer("sums")[row] += sign * total
         self.get_buffer("moment").add_(sign * moment)
         self._drop_empty()
+        self._white = None
 
     def _drop_empty(self) -> None:
         kept = (self.get_buffer("counts") > 0.5).nonzero()[:, 0].tolist()
@@ -143,10 +145,8 @@ class DomainRouter(Policy):
 
     def distance(self, query: Float[Tensor, "B Q"]) -> Float[Tensor, "B M"]:
         """Return the squared distance of each query to the nearest class mean of each slot."""
-        sums, counts = self.get_buffer("sums"), self.get_buffer("counts")
-        factor = torch.linalg.cholesky(self.covariance())
-        white = torch.linalg.solve_triangular(factor, query.to(sums).T, upper=False).T
-        means = torch.linalg.solve_triangular(factor, (sums / counts.unsqueeze(1)).T, upper=False).T
+        factor, means = self._whitened()
+        white = torch.linalg.solve_triangular(factor, query.to(means).T, upper=False).T
         each = torch.cdist(white, means, compute_mode="donot_use_mm_for_euclid_dist").square()
         result = each.new_full((len(query), len(self)), torch.inf)
         for slot in range(len(self)):
@@ -154,6 +154,18 @@ class DomainRouter(Policy):
             if rows:
                 result[:, slot] = each[:, rows].amin(dim=1)
         return result.float()
+
+    def _whitened(self) -> tuple[Tensor, Tensor]:
+        sums, counts = self.get_buffer("sums"), self.get_buffer("counts")
+        if self._white is None or self._white[0].device != sums.device:
+            factor = torch.linalg.cholesky(self.covariance())
+            means = (sums / counts.unsqueeze(1)).T
+            self._white = factor, torch.linalg.solve_triangular(factor, means, upper=False).T
+        return self._white
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._white = None
 
     def forward(
         self,

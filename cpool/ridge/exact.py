@@ -36,7 +36,7 @@ def merge_heads(first: RidgeHead, second: RidgeHead) -> None:
         first.get_buffer("cross").index_add_(1, place, second.get_buffer("cross"))
     if first.kept is not None and second.kept is not None:
         first.kept.join(second.kept)
-    if first.ridge == "auto":
+    if first.ridge == "auto" and second.classes:
         first.get_buffer("chosen").copy_(second.get_buffer("chosen"))  # that of the newest task
     first.solve()
 
@@ -63,18 +63,36 @@ def forget_task(head: RidgeHead, task: int) -> None:
             got='ridge="auto", chosen on training data of single tasks',
             remedy="Build the method with a number as ridge.",
         )
+    if len(head.kept) == 1:
+        _empty(head)
+        return
     others = {c for t in range(len(head.kept)) if t != task for c in head.kept.classes(t)}
     gone = [c for c in head.kept.classes(task) if c not in others]
     _subtract(head, task)
-    keep = [i for i, c in enumerate(head.classes) if c not in gone]
+    groups = _groups(head, task)
+    order = [c for group in groups for c in group if c not in gone]
+    keep = [head.classes.index(c) for c in order]
     head.cross = head.get_buffer("cross")[:, keep].clone()
     moved = {old: new for new, old in enumerate(keep)}
     columns = head.get_buffer("row_columns")
     head.row_columns = torch.tensor([moved[int(c)] for c in columns], dtype=torch.int64).to(columns)
-    head.classes[:] = [head.classes[i] for i in keep]
-    head.groups[:] = _groups(head, task)
+    head.classes[:] = order
+    head.groups[:] = groups
     head.kept.remove(task)
     head.solve()
+
+
+def _empty(head: RidgeHead) -> None:
+    """Make a head that has learned nothing of one whose only task goes."""
+    assert head.kept is not None
+    head.kept.remove(0)
+    head.classes.clear()
+    head.groups.clear()
+    head._products, head.sizes = None, []
+    for name in ("rows", "row_columns", "gram"):
+        setattr(head, name, head.get_buffer(name)[:0].clone())
+    for name in ("cross", "weight"):
+        setattr(head, name, head.get_buffer(name)[:, :0].clone())
 
 
 def _groups(head: RidgeHead, task: int) -> list[list[int]]:
@@ -86,7 +104,7 @@ def _groups(head: RidgeHead, task: int) -> list[list[int]]:
         if number == task:
             continue
         mine = set(head.kept.classes(number)) - seen
-        groups.append([c for c in head.classes if c in mine])
+        groups.append(sorted(mine))  # as a task announces its classes
         seen |= mine
     return groups
 

@@ -26,7 +26,7 @@ class RandomFeatures(nn.Module):
         feature_size: F.
         width: M.
         kind: which map.
-        gamma: γ, the reach of the cosines.
+        gamma: γ, the scale of W: the larger, the narrower the kernel.
         seed: of W and b; drawn from torch's generator when None. It is stored, they are not.
     """
 
@@ -76,7 +76,8 @@ class RandomFeatures(nn.Module):
         features = features.float()
         if self.kind == "none":
             return features
-        projected = features @ self.get_buffer("matrix")
+        with torch.autocast(features.device.type, enabled=False):
+            projected = features @ self.get_buffer("matrix")
         if self.kind == "relu":
             return torch.relu(projected)
         return torch.cos(projected + self.get_buffer("offset"))

@@ -32,7 +32,7 @@ class RidgeHead(Head):
         ridge: λ, or "auto" to choose it on 20 % of each task's training data.
         seed: of the random features; drawn from torch's generator when None, and stored.
         kind: of the random features.
-        gamma: reach of their cosines.
+        gamma: scale of their cosines.
         relative: whether λ is a share of the mean of the diagonal of G.
         forgettable: keep each task's share of G and Q, so that `forget` can take it out.
     """
@@ -154,7 +154,8 @@ class RidgeHead(Head):
 
     def forward(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "B C"]:
         """Return `Z W`; −inf for a class without samples."""
-        logits: Tensor = self.expand(features) @ self.get_buffer("weight")
+        with torch.autocast(features.device.type, enabled=False):
+            logits: Tensor = self.expand(features) @ self.get_buffer("weight")
         absent = ~self.get_buffer("cross").any(dim=0)
         return logits.masked_fill(absent, -math.inf)
 

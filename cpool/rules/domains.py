@@ -40,7 +40,7 @@ class Domains(Rule):
     @property
     def held_out(self) -> float:
         """A fifth while a candidate is on trial."""
-        return 0.2 if self.candidate and self.trained else 0.0
+        return 0.2 if self.candidate else 0.0
 
     def before(
         self, model: Any, batches: Iterable[Mapping[str, Tensor]], classes: list[int], task: int
@@ -48,7 +48,7 @@ class Domains(Rule):
         """Say whether a slot is grown, and tell the router and the heads."""
         branch = next(iter(model.prompter))
         empty = not len(branch.pool)
-        seen = bool(set(classes) & set(model.classes))
+        seen = bool(set(classes) & set(model.classes)) and len(classes) > 1
         self.candidate = self.mode == "auto" and not empty and seen
         new = empty or self.mode == "task" or self.candidate
         self._use(model, task, len(branch.pool) if new else 0, new)
@@ -56,9 +56,10 @@ class Domains(Rule):
     def _use(self, model: Any, task: int, slot: int, new: bool) -> None:
         branch = next(iter(model.prompter))
         branch.growing = new
-        branch.policy.assign(task, slot)
-        model.head.lasting.current = slot
         model.head.training_session = new and self.trained
+        if self.mode != "one":
+            branch.policy.assign(task, slot)
+            model.head.lasting.current = slot
 
     def begin(self, model: Any, task: int) -> None:
         """Let a slot that is never trained count as ready, and freeze it."""
@@ -96,14 +97,25 @@ class Domains(Rule):
         self._use(model, task, best, new=False)
         model.head.lasting.expert(best).begin_task(list(model.tasks[task]))
 
+    def layout(self) -> dict[str, Any]:
+        """Return what was decided so far."""
+        return {"decisions": self.decisions}
+
+    def restore(self, layout: Mapping[str, Any]) -> None:
+        """Take over what was decided."""
+        self.decisions = [dict(decision) for decision in layout["decisions"]]
+
 
 class _Rows:
     """Batches with what is read of them more than once."""
 
     def __init__(self, model: Any, batches: Iterable[Mapping[str, Tensor]]) -> None:
-        self.batches = list(batches)
-        self.labels = torch.cat([batch["labels"] for batch in self.batches])
-        self.query = torch.cat([model.query(batch) for batch in self.batches])
+        self.batches = batches  # read anew for each slot: a task may not fit into memory
+        labels, queries = [], []
+        for batch in batches:
+            labels.append(batch["labels"])
+            queries.append(model.query(batch))
+        self.labels, self.query = torch.cat(labels), torch.cat(queries)
 
     def features(self, model: Any, slot: int) -> Tensor:
         prompts = model.prompter.forced(slot)
@@ -124,8 +136,9 @@ def _own(model: Any, fit: _Rows, held: _Rows, slot: int) -> float:
     router = copy.deepcopy(next(iter(model.prompter)).policy)
     router.end_classes(fit.query, fit.labels, len(router.slot_of) - 1)
     sent = router.distance(held.query).argmin(dim=1) == slot
-    right = _right(model.head.lasting.make(), fit, held, model, slot)
-    return float((right & sent).float().mean())
+    made = model.head.lasting.make().to(held.query.device)
+    right = _right(made, fit, held, model, slot)
+    return float((right & sent.to(right.device)).float().mean())
 
 
 def _joined(model: Any, fit: _Rows, held: _Rows, slot: int) -> float:

@@ -15,11 +15,13 @@ from tests import tiny
 from tests.common.rows import PREFIXES, ROWS, refused
 from tests.common.tasks import build, logits, stream, trained
 
+# The first row of a method runs on every kind, its variants on one kind of each family.
+FIRST = set({ROWS[row]().name: row for row in reversed(ROWS)}.values())
 CELLS = [
     pytest.param(row, kind, id=f"{row}-{kind}")
     for kind in tiny.KINDS
     for row in ROWS
-    if not refused(row, kind)
+    if not refused(row, kind) and (row in FIRST or kind in ("vit", "siglip", "bert", "llama"))
 ]
 # What these rows freeze at a boundary: without it the test would watch an empty set.
 FREEZES = {
@@ -129,9 +131,13 @@ def test_save_and_load_are_exact(row, kind, tmp_path):
 def test_the_same_seed_gives_the_same_matrix_and_weights(row, kind):
     first, again = trained(row, kind), build(row, kind)
     torch.randn(5)  # the caller's random numbers must not matter
-    matrix = again.run(stream(kind))
+    if again.model.method.needs_task:  # `run` refuses it where the task is not told
+        anew = trained.__wrapped__(row, kind)
+        again, values = anew.learner, anew.matrix
+    else:
+        values = again.run(stream(kind)).values
     if first.matrix is not None:
-        assert np.array_equal(matrix.values, first.matrix, equal_nan=True)
+        assert np.array_equal(values, first.matrix, equal_nan=True)
     there, here = again.model.state_dict(), first.learner.model.state_dict()
     assert all(torch.equal(there[name], here[name]) for name in here)
 

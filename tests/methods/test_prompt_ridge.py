@@ -68,10 +68,15 @@ def test_it_computes_its_equations(kind, prompt):
     assert np.abs(got - expected).max() < 1e-4
 
 
-def test_the_last_half_of_the_layers_is_read_and_cls_beside_the_mean_of_a_vision_model():
-    vision = PromptRidge().build(tiny.backbone("vit")).readout
-    text = PromptRidge().build(tiny.backbone("bert")).readout
-    assert vision.layers == text.layers == (2, 3)
+def test_all_layers_are_read_and_cls_beside_the_mean_of_a_vision_model():
+    vision = PromptRidge(projection=9).build(tiny.backbone("vit")).readout
+    text = PromptRidge(projection=9).build(tiny.backbone("bert")).readout
+    assert vision.layers == text.layers == (1, 2, 3)
+    assert PromptRidge(projection=9, layers=0.5).build(tiny.backbone("bert")).readout.layers == (
+        2,
+        3,
+    )
+    assert PromptRidge(projection=9, layers=0.0).build(tiny.backbone("bert")).readout.layers == (3,)
     assert (vision.poolings, text.poolings) == (("cls", "mean"), ("mean",))
 
 
@@ -157,9 +162,8 @@ def test_the_same_domain_again_gets_no_slot():
     assert [d["kept"] for d in learner.model.rules[0].decisions] == [False]
     assert len(learner.model.head.lasting.experts) == 1
     again = domains_of(domain_incremental(tasks, validation=0, seed=0), domains="one")
-    assert torch.equal(
-        again.model.head.lasting.expert(0).gram, learner.model.head.lasting.expert(0).gram
-    ), "the rows held out for the judgement are learned, too"
+    grams = again.model.head.lasting.gram, learner.model.head.lasting.expert(0).gram
+    assert torch.equal(*grams), "the rows held out for the judgement are learned, too"
 
 
 def test_a_candidate_is_judged_on_rows_that_it_was_not_trained_on(monkeypatch):
@@ -180,9 +184,52 @@ def test_a_candidate_is_judged_on_rows_that_it_was_not_trained_on(monkeypatch):
     assert seen == {"trained": 64, "held": 16, "shared": False}
 
 
+@pytest.mark.parametrize("resumed", [False, True], ids=["whole", "resumed"])
+@pytest.mark.parametrize("prompt", ["trained", "random"])
+def test_the_same_domain_three_times_and_a_resume_in_between(prompt, resumed, tmp_path):
+    task = conflicting(False)[0]
+    parts = [task.train.take(np.arange(20) + 20 * k) for k in range(3)]
+    tasks = [(part.x, part.y, task.test.x, task.test.y) for part in parts]
+    made = domain_incremental(tasks, validation=0, seed=0)
+    whole = domains_of(made, prompt=prompt)
+    if resumed:
+        first = domains_of_first(made, prompt, tmp_path)
+        again = Learner.load(first, tiny.backbone("vit"), device="cpu", quiet=True)
+        for later in made[1:]:
+            again.fit_task(later)
+        a, b = again.model.state_dict(), whole.model.state_dict()
+        assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in b)
+    assert slots(whole) == 1
+    assert [d["kept"] for d in whole.model.rules[0].decisions] == [False, False]
+
+
+def domains_of_first(made: Stream, prompt: str, folder):
+    with seeded(0, "build"):
+        model = PromptRidge(projection=20, length=2, prompt=prompt).build(tiny.backbone("vit"))
+    learner = Learner(model, seed=0, epochs=1, batch_size=6, device="cpu", quiet=True)
+    learner.fit_task(made[0])
+    learner.save(folder)
+    return folder
+
+
+def test_a_resume_draws_the_random_features_of_the_first_slot(tmp_path):
+    kind = "vit"
+    with seeded(0, "build"):
+        model = PromptRidge(projection=20, length=2, domains="task").build(tiny.backbone(kind))
+    learner = Learner(model, seed=0, epochs=1, batch_size=6, device="cpu", quiet=True)
+    learner.fit_task(stream(kind)[0])
+    learner.save(tmp_path)
+    torch.randn(9)
+    again = Learner.load(tmp_path, tiny.backbone(kind), device="cpu", quiet=True)
+    for one in (learner, again):
+        one.fit_task(stream(kind)[1])
+    a, b = again.model.state_dict(), learner.model.state_dict()
+    assert all(torch.equal(a[name], b[name]) for name in b)
+
+
 def weights(model: PromptedModel) -> list[torch.Tensor]:
-    experts = model.head.lasting.experts
-    return [expert.weight for expert in experts]
+    lasting = model.head.lasting
+    return [head.weight for head in getattr(lasting, "experts", [lasting])]
 
 
 def close(first: PromptedModel, second: PromptedModel) -> bool:
@@ -194,7 +241,6 @@ def close(first: PromptedModel, second: PromptedModel) -> bool:
 
 def fit(model: PromptedModel, tasks) -> PromptedModel:
     learner = Learner(model, epochs=1, batch_size=6, device="cpu", quiet=True)
-    learner.done = [f"task {i}" for i in range(len(model.tasks))]
     for task in tasks:
         learner.fit_task((task.train.x, task.train.y))
     return model
@@ -240,6 +286,50 @@ def test_forgetting_equals_never_having_seen_the_task(kind, projection):
     names = {n: tuple(t.shape) for n, t in gone.state_dict().items()}
     assert names == {n: tuple(t.shape) for n, t in without.state_dict().items()}
     assert len(everything.tasks) == 3, "the model that was asked stays as it was"
+
+
+def test_a_forgotten_model_is_the_same_after_saving_and_loading(tmp_path):
+    x, y = tiny.raw("vit", 48), np.repeat([0, 1, 2, 3, 4, 5, 2, 6], 6)
+    parts = [(x[i : i + 12], y[i : i + 12]) for i in range(0, 48, 12)]
+    with seeded(0, "build"):
+        model = PromptRidge(projection=12, length=2, forgettable=True, domains="one").build(
+            tiny.backbone("vit")
+        )
+    learner = Learner(model, epochs=1, device="cpu", quiet=True)
+    for part in parts:
+        learner.fit_task(part)
+    gone = Learner(forget(model, 1), learner.train, device="cpu", quiet=True)
+    assert gone.classes == [0, 1, 4, 5, 2, 6]
+    gone.save(tmp_path)
+    loaded = Learner.load(tmp_path, tiny.backbone("vit"), device="cpu", quiet=True)
+    assert loaded.classes == gone.classes
+    assert np.array_equal(loaded.predict_proba(x), gone.predict_proba(x))
+
+
+def test_every_task_of_a_random_prefix_can_be_forgotten_in_turn():
+    learner = learned("vit", prompt="random", forgettable=True, projection=12)
+    model = learner.model
+    for left in (2, 1, 0):
+        model = forget(model, 0)
+        assert len(model.tasks) == left
+    assert model.classes == []
+
+
+def test_what_a_decision_about_domains_depends_on_is_not_merged_or_forgotten():
+    x, y = tiny.raw("vit", 24), np.tile([0, 1], 12)
+    with seeded(0, "build"):
+        model = PromptRidge(projection=12, length=2, forgettable=True).build(tiny.backbone("vit"))
+    learner = Learner(model, epochs=1, device="cpu", quiet=True)
+    learner.fit_task((x[:12], y[:12] + 5))
+    branch = branch_off(model)
+    learner.fit_task((x[12:], y[12:]))
+    other = Learner(branch, epochs=1, device="cpu", quiet=True)
+    other.fit_task((x[12:], y[12:]))
+    with pytest.raises(StateError, match="share classes"):
+        merge(model, branch)
+    learner.fit_task((x[:12], y[:12]))
+    with pytest.raises(StateError, match="share classes"):
+        forget(model, 1)
 
 
 def test_classes_that_come_again_stay_when_one_of_their_tasks_is_forgotten():
