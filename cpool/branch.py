@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias, get_args
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cpool.errors import ConfigError, PoolError
+from cpool.errors import PoolError
 from cpool.initialisers import Initialiser
 from cpool.policies import Policy, evict
 from cpool.policies.eviction import How
@@ -16,7 +16,6 @@ from cpool.policies.soft_attention import orthogonality
 from cpool.policies.top_k import TopK
 from cpool.pool import PromptPool
 from cpool.selection import Selection
-from cpool.settings import is_whole
 
 __all__ = ["Branch", "EmbeddingSite", "PrefixSite", "Site"]
 
@@ -144,12 +143,8 @@ class Branch(nn.Module):
     def _check_capacity(self, capacity: int) -> None:
         """Refuse what would only fail when the pool is full."""
         # What is combined has to stay somewhere beside the slots of the task.
-        if self.evict not in get_args(How):
-            raise ConfigError(
-                expected=f"one of {list(get_args(How))}", got=repr(self.evict), remedy="Choose one."
-            )
         fewest = self.per_task + (self.evict != "usage")
-        if not self.per_task or not is_whole(capacity) or capacity < fewest:
+        if not self.per_task or capacity < fewest:
             raise PoolError(
                 expected=f"a capacity of at least {fewest}, for a branch whose tasks add slots",
                 got=f"capacity={capacity}, per_task={self.per_task}, evict={self.evict!r}",

@@ -1,7 +1,7 @@
 """Learner: trains a prompted model over a stream of tasks, and measures what it forgets."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -409,8 +409,12 @@ class Learner:
 
     # Files
 
-    def save(self, folder: Path | str) -> Path:
+    def save(self, folder: Path | str, more: Mapping[str, Any] | None = None) -> Path:
         """Write a checkpoint; only files that are new are written, each atomically.
+
+        Args:
+            folder: where to.
+            more: further entries of the manifest (JSON), of what drives this learner.
 
         Raises:
             CheckpointError: the folder cannot be written; an older checkpoint in it stays whole.
@@ -428,7 +432,7 @@ class Learner:
                 "stream": self.stream,
             },
         }
-        return save_state(self.model, folder, extra)
+        return save_state(self.model, folder, {**extra, **(more or {})})
 
     def resume(self, folder: Path | str) -> "Learner":
         """Fill this new learner from a checkpoint and go on from there.

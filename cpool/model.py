@@ -205,13 +205,7 @@ class PromptedModel(nn.Module):
                 got=f"task {number}",
                 remedy="Tasks are learned once and in order; load a checkpoint to go back.",
             )
-        if not classes or any(isinstance(c, float) for c in classes):
-            raise DataError(
-                expected="at least one class label, whole numbers",
-                got=repr(list(classes)),
-                remedy="Pass the labels that occur in the task.",
-            )
-        named = sorted({int(c) for c in classes})
+        named = _named(classes)
         for rule in self._rules():
             rule.before(self, batches if rule.needs_start else (), named, number)
         if self.prompter is not None:
@@ -223,6 +217,25 @@ class PromptedModel(nn.Module):
             rule.begin(self, number)
         self.train()
         return number
+
+    def extend_task(self, classes: Sequence[int]) -> None:
+        """Add classes that turn up while a task is learned: no slot grows, nothing is frozen.
+
+        Args:
+            classes: labels that occur; those that the task has already change nothing.
+
+        Raises:
+            StateError: no task was begun, or a head that takes no new classes within a task.
+            DataError: no classes, or labels that are not whole numbers.
+        """
+        _need_task(bool(self.tasks))
+        named = _named(classes)
+        head = self.head
+        parts = [head.lasting, head.probe] if isinstance(head, SessionHead) else [head]
+        for part in parts:
+            if part is not None:
+                part.extend_task(named)
+        self.tasks[-1] = tuple(sorted({*self.tasks[-1], *named}))
 
     @torch.no_grad()
     def _start(self, batches: Iterable[Mapping[str, Tensor]], task: int) -> None:
@@ -278,7 +291,7 @@ class PromptedModel(nn.Module):
             queries = torch.cat([self.query(b) for b in kept])
             self.prompter.end_task(queries, task, labels)
         features = None
-        if self.head.fits or any(rule.needs_end for rule in self._rules()):
+        if self.head.fits or any(rule.needs_features for rule in self._rules()):
             parts = [self._features(batch, task)[0].float() for batch in kept]
             features = torch.cat(parts)
         if self.head.fits and features is not None:
@@ -458,6 +471,17 @@ class PromptedModel(nn.Module):
         for rule, part in zip(self._rules(), layout.get("rules", []), strict=True):
             rule.restore(part)
         self.eval()
+
+
+def _named(classes: Sequence[int]) -> list[int]:
+    """Return the classes of a task in order, each once."""
+    if not classes or any(isinstance(c, float) for c in classes):
+        raise DataError(
+            expected="at least one class label, whole numbers",
+            got=repr(list(classes)),
+            remedy="Pass the labels that occur in the task.",
+        )
+    return sorted({int(c) for c in classes})
 
 
 def _labels(labels: Tensor) -> Tensor:

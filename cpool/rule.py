@@ -18,11 +18,13 @@ class Rule(nn.Module):
     Class attributes:
         needs_start: whether `before` reads the task's training data.
         needs_end: whether `end` reads the task's training data.
+        needs_features: whether `end` reads their features too, which costs a pass.
         needs_inputs: whether `loss` runs the model on inputs, also where its features are fixed.
     """
 
     needs_start: ClassVar[bool] = False
     needs_end: ClassVar[bool] = False
+    needs_features: ClassVar[bool] = False
     needs_inputs: ClassVar[bool] = False
 
     def before(
@@ -73,8 +75,9 @@ class Rule(nn.Module):
         Args:
             model: the prompted model, after closed-form heads and policies were fitted.
             batches: the task's training data, with labels; only if `needs_end`.
-            features: of the same samples, as the head gets them; only if `needs_end`.
-            labels: their classes.
+            features: of the same samples, as the head gets them; sure to be there only if
+                `needs_features`.
+            labels: their classes; only if `needs_end`.
             task: its number.
         """
 

@@ -274,13 +274,19 @@ def test_wrong_type() -> None:
         QueryCache(dtype=torch.bfloat16)
 
 
-def test_fast_enough_for_a_training_step(make: Callable[..., QueryCache]) -> None:
-    cache, backbone = make(), tiny.backbone("vit")
-    ids = np.arange(20_000)
-    cache.lookup(backbone, "s", ids, Source(ids))
-    batches = np.random.default_rng(0).permutation(ids)[:6_400].reshape(100, 64)
-    start = time.perf_counter()
-    for batch in batches:
-        cache.lookup(backbone, "s", batch, Source(batch))
-    assert time.perf_counter() - start < 1.0  # 100 batches; about 0.05 s alone on a machine
-    assert cache.misses == 20_000
+def test_a_batch_costs_the_same_in_a_large_table_as_in_a_small_one(
+    make: Callable[..., QueryCache],
+) -> None:
+    backbone = tiny.backbone("vit")
+
+    def seconds(rows: int) -> float:
+        cache, ids = make(), np.arange(rows)
+        cache.lookup(backbone, f"s{rows}", ids, Source(ids))
+        picked = np.random.default_rng(0).integers(0, rows, (100, 64))
+        start = time.process_time()
+        for batch in picked:
+            cache.lookup(backbone, f"s{rows}", batch, Source(batch))
+        return time.process_time() - start
+
+    seconds(200)  # the first calls pay for imports
+    assert min(seconds(20_000) for _ in range(3)) < 20 * min(seconds(200) for _ in range(3))

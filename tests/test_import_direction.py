@@ -30,6 +30,7 @@ LAYERS = [
     {"rules", "exact"},
     {"methods", "meter", "optimise", "checkpoint"},
     {"learner"},
+    {"task_free"},
     {"report", "explain"},
     {"interop", "experiment"},
     {"cli"},

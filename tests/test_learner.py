@@ -100,8 +100,10 @@ def test_joint_is_told_the_classes_of_the_task_where_the_protocol_tells_the_task
     made = task_incremental(x, y, x, y, tasks=3, seed=0, validation=0)
     run = learner(Joint(of="ncm"))
     matrix = run.run(made)
-    query = {c: run.queries(made.joint().train).numpy()[made.joint().train.y == c] for c in range(6)}
-    mean = {c: rows.mean(axis=0) / np.linalg.norm(rows.mean(axis=0)) for c, rows in query.items()}
+    every = made.joint().train
+    queries = run.queries(every).numpy()
+    mean = {c: queries[every.y == c].mean(axis=0) for c in range(6)}
+    mean = {c: row / np.linalg.norm(row) for c, row in mean.items()}
     for task in made:
         rows = run.queries(task.test).numpy()
         nearest = [max(task.classes, key=lambda c: float(mean[c] @ row)) for row in rows]

@@ -32,6 +32,7 @@ class Head(nn.Module):
         self.feature_size = feature_size
         self.classes: list[int] = []
         self.groups: list[list[int]] = []
+        self.pieces: dict[int, list[int]] = {}  # sizes of the pieces that an extended group has
 
     def begin_task(self, classes: Sequence[int]) -> None:
         """Make room for the classes that are new."""
@@ -39,6 +40,31 @@ class Head(nn.Module):
         if new:
             self.grow(len(new))
         self.groups.append(new)
+        self.classes.extend(new)
+
+    def extend_task(self, classes: Sequence[int]) -> None:
+        """Make room for classes that turn up while the task is learned; nothing is frozen.
+
+        Raises:
+            StateError: before `begin_task`, or by a head whose `begin_task` does more than make
+                room and which does not say what extending means.
+        """
+        if type(self).begin_task is not Head.begin_task and (
+            type(self).extend_task is Head.extend_task
+        ):
+            raise StateError(
+                expected="a head that takes new classes within a task",
+                got=type(self).__name__,
+                remedy="Announce all classes when the task begins.",
+            )
+        need_classes(self.classes)
+        new = [int(c) for c in classes if int(c) not in self.classes]
+        if not new:
+            return
+        self.grow(len(new))
+        number = len(self.groups) - 1
+        self.pieces.setdefault(number, [len(self.groups[-1])]).append(len(new))
+        self.groups[-1].extend(new)
         self.classes.extend(new)
 
     @abstractmethod
@@ -74,13 +100,19 @@ class Head(nn.Module):
 
     def layout(self) -> dict[str, Any]:
         """Return what is needed, beside the tensors, to make this head again (JSON)."""
-        return {"groups": self.groups}
+        pieces = {str(number): sizes for number, sizes in self.pieces.items()}
+        return {"groups": self.groups, **({"pieces": pieces} if pieces else {})}
 
     def restore(self, layout: Mapping[str, Any]) -> None:
         """Make the tensors of a `layout`, ready for `load_state_dict`."""
-        self.classes, self.groups = [], []
-        for group in layout["groups"]:
-            self.begin_task(group)
+        self.classes, self.groups, self.pieces = [], [], {}
+        for number, group in enumerate(layout["groups"]):
+            sizes = layout.get("pieces", {}).get(str(number), [])
+            first = sizes[0] if sum(sizes) == len(group) and sizes else len(group)
+            self.begin_task(group[:first])
+            for size in sizes[1:] if first < len(group) else ():
+                self.extend_task(group[first : first + size])
+                first += size
 
 
 def check_finite(features: Float[Tensor, "n F"]) -> None:

@@ -39,6 +39,10 @@ class LinearHead(Head):
                 parameter.requires_grad_(False).grad = None
         super().begin_task(classes)
 
+    def extend_task(self, classes: Sequence[int]) -> None:
+        """Add rows for new classes; no rows are frozen by it."""
+        super().extend_task(classes)
+
     def grow(self, n: int) -> None:
         """Add `n` rows."""
         device = self.get_buffer("anchor").device

@@ -14,10 +14,10 @@ __all__ = ["ALL", "HEAD", "Tune", "tuned_model", "without_past"]
 Tune: TypeAlias = Literal["all", "head"]
 
 ALL = TrainSettings(lr=5e-4, epochs=5, optimizer="adamw", weight_decay=0.01, schedule="cosine")
-"""How the whole backbone is trained by default; as `fine_tune` is."""
+"""How the whole backbone is trained by default, by `fine_tune` and by what guards its past."""
 
 HEAD = TrainSettings(lr=0.01, epochs=10)
-"""How the head alone is trained by default; as `linear_head` is."""
+"""How the head alone is trained by default, by `linear_head` and by what guards its past."""
 
 
 def tuned_model(backbone: Backbone, tune: Tune, rules: Sequence[Rule]) -> PromptedModel:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from cpool.backbones import Backbone
 from cpool.errors import ConfigError
 from cpool.model import PromptedModel
-from cpool.settings import TrainSettings
+from cpool.settings import TrainSettings, is_number
 
 __all__ = ["Method"]
 
@@ -74,3 +74,22 @@ class Method(ABC):
                 got=repr(getattr(self, key)),
                 remedy=f"Change {key} of the method {self.name!r}.",
             )
+
+    def need_layers(self, key: str, *, some: bool = True) -> None:
+        """Raise ConfigError unless a field names each layer once.
+
+        Args:
+            key: the field: layer numbers, or None where that is its default.
+            some: whether at least one has to be named.
+        """
+        layers = getattr(self, key)
+        right = layers is None or (len(layers) >= some and len(set(layers)) == len(layers))
+        free = " or None" if type(self).__dataclass_fields__[key].default is None else ""
+        least = "at least one layer, each once" if some else "each layer once"
+        self.need(right, key, f"with {least}{free and ','}{free}")
+
+    def need_ridge(self) -> None:
+        """Raise ConfigError unless `ridge` is a penalty, or "auto"."""
+        ridge = vars(self)["ridge"]
+        right = ridge == "auto" or (is_number(ridge) and ridge > 0)
+        self.need(right, "ridge", 'above 0 and finite, or "auto"')

@@ -68,9 +68,9 @@ class CODAPrompt(Method):
         self.need(is_number(self.penalty) and self.penalty >= 0, "penalty", "at least 0 and finite")
         self.need(self.penalty_form in ("mean", "norm"), "penalty_form", '"mean" or "norm"')
         self.need(self.init in ("uniform", "gram_schmidt"), "init", '"uniform" or "gram_schmidt"')
-        layers = self.layers
-        right = layers is None or (len(layers) > 0 and len(set(layers)) == len(layers))
-        self.need(right, "layers", "with at least one layer, each once, or None")
+        known = self.evict in ("usage", "merge", "pca")
+        self.need(known, "evict", '"usage", "merge" or "pca"')
+        self.need_layers("layers")
 
     def compose(self, backbone: Backbone) -> PromptedModel:
         """A branch of prefixes for each layer."""

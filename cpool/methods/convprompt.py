@@ -62,9 +62,7 @@ class ConvPrompt(Method):
         self.need(is_number(self.init) and self.init > 0, "init", "above 0 and finite")
         self.need(is_number(self.anchor) and self.anchor >= 0, "anchor", "at least 0 and finite")
         self.need(is_whole(self.kernel) and self.kernel >= 1, "kernel", "at least 1")
-        layers = self.layers
-        right = layers is None or (len(layers) > 0 and len(set(layers)) == len(layers))
-        self.need(right, "layers", "with at least one layer, each once, or None")
+        self.need_layers("layers")
 
     def compose(self, backbone: Backbone) -> PromptedModel:
         """A live branch for each layer; the first one has the keys and the projection of all."""

@@ -54,8 +54,7 @@ class DualPrompt(Method):
         self.need(is_number(self.init) and self.init > 0, "init", "above 0 and finite")
         self.need(is_number(self.pull) and self.pull >= 0, "pull", "at least 0 and finite")
         for key in ("general_layers", "expert_layers"):
-            layers = getattr(self, key)
-            self.need(len(set(layers)) == len(layers), key, "with each layer once")
+            self.need_layers(key, some=False)
 
     def compose(self, backbone: Backbone) -> PromptedModel:
         """Two branches of prefixes; the expert's grows by a slot each task."""

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from cpool.backbones import Backbone
 from cpool.heads import LinearHead
+from cpool.methods._tuned import ALL
 from cpool.methods.base import Method
 from cpool.model import PromptedModel
 from cpool.settings import TrainSettings
@@ -24,9 +25,7 @@ class FineTune(Method):
 
     name: ClassVar[str] = "fine_tune"
     summary: ClassVar[str] = "the whole backbone fine-tuned in sequence, on a copy"
-    train: ClassVar[TrainSettings] = TrainSettings(
-        lr=5e-4, epochs=5, optimizer="adamw", weight_decay=0.01, schedule="cosine"
-    )
+    train: ClassVar[TrainSettings] = ALL
     prompts: ClassVar[bool] = False
 
     freeze_old: bool = False

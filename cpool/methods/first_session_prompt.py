@@ -48,8 +48,7 @@ class FirstSessionPrompt(Method):
         check_prefix(self)
         self.need(self.classifier in ("ncm", "ridge"), "classifier", '"ncm" or "ridge"')
         self.need(is_whole(self.projection) and self.projection >= 0, "projection", "at least 0")
-        fixed = is_number(self.ridge) and float(self.ridge) > 0
-        self.need(fixed or self.ridge == "auto", "ridge", 'above 0 and finite, or "auto"')
+        self.need_ridge()
         self.need(is_number(self.scale) and self.scale > 0, "scale", "above 0 and finite")
 
     def compose(self, backbone: Backbone) -> PromptedModel:

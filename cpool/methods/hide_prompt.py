@@ -35,6 +35,11 @@ class HiDePrompt(Method):
     batch / 256. Its reshape of the prefixes mixes samples, and keys with values; here they cannot
     mix. Inferred is a task for each sample, never one for the batch.
 
+    A task is inferred by the class: a class belongs to the last task that had it. Where tasks share
+    classes, later tasks take them over, and where all do (domain-incremental streams) every sample
+    gets the newest prefix and the earlier ones are never chosen again; each Gaussian is of all
+    samples of its class. Choose `SPrompts` there, whose tasks are told apart by their inputs.
+
     Attributes:
         layers: layer numbers, from 0; None for the first five, or all where there are fewer.
         length: prefix tokens a layer.
@@ -67,7 +72,7 @@ class HiDePrompt(Method):
         self.need(is_number(self.init) and self.init > 0, "init", "above 0 and finite")
         self.need(is_number(self.contrast) and self.contrast >= 0, "contrast", "at least 0, finite")
         self.need(is_number(self.temperature) and self.temperature > 0, "temperature", "above 0")
-        self.need(self.layers is None or len(self.layers) > 0, "layers", "at least one, or None")
+        self.need_layers("layers")
 
     def compose(self, backbone: Backbone) -> PromptedModel:
         """A branch of prefixes whose task is inferred, and two rules."""

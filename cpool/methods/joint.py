@@ -19,6 +19,9 @@ class Joint(Method):
     Methods that do nothing but guard what earlier tasks taught (their `without_past` names what is
     left of them) are refused: with all data at once there is nothing to guard.
 
+    Where the protocol tells the task of a test sample (task-incremental), it is told the classes of
+    the task: only these compete, as for every other method.
+
     Only the last row of its accuracy matrix exists: there is no "after task t" in between, so
     forgetting and its like are not defined for it, and are null in the results.
 

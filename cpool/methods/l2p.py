@@ -65,6 +65,8 @@ class L2P(Method):
         """Refuse what the parts below do not check."""
         self.need(is_number(self.init) and self.init > 0, "init", "above 0 and finite")
         self.need(is_number(self.pull) and self.pull >= 0, "pull", "at least 0 and finite")
+        known = self.evict in ("usage", "merge", "pca")
+        self.need(known, "evict", '"usage", "merge" or "pca"')
         grows = self.slots_per_task is not None
         self.need(self.capacity is None or grows, "capacity", "none without slots_per_task")
 

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from cpool import heads
 from cpool.backbones import Backbone
+from cpool.methods._tuned import HEAD
 from cpool.methods.base import Method
 from cpool.model import PromptedModel
 from cpool.settings import TrainSettings
@@ -25,7 +26,7 @@ class LinearHead(Method):
 
     name: ClassVar[str] = "linear_head"
     summary: ClassVar[str] = "no prompt: a linear head on frozen features, trained in sequence"
-    train: ClassVar[TrainSettings] = TrainSettings(lr=0.01, epochs=10)
+    train: ClassVar[TrainSettings] = HEAD
     prompts: ClassVar[bool] = False
 
     freeze_old: bool = False

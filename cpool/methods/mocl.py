@@ -60,9 +60,7 @@ class MoCLPrompt(Method):
         self.need(is_number(self.init) and self.init > 0, "init", "above 0 and finite")
         self.need(is_number(self.pull) and self.pull >= 0, "pull", "at least 0 and finite")
         self.need(self.start in ("queries", "random"), "start", '"queries" or "random"')
-        layers = self.layers
-        right = layers is None or (len(layers) > 0 and len(set(layers)) == len(layers))
-        self.need(right, "layers", "with at least one layer, each once, or None")
+        self.need_layers("layers")
 
     def compose(self, backbone: Backbone) -> PromptedModel:
         """One branch that grows by a slot each task, mixed by cosine."""

@@ -59,10 +59,8 @@ class MVP(Method):
         self.need(is_whole(self.pool_size) and self.pool_size >= 1, "pool_size", "at least 1")
         self.need(is_number(self.init) and self.init > 0, "init", "above 0 and finite")
         self.need(is_number(self.pull) and self.pull >= 0, "pull", "at least 0 and finite")
-        self.need(len(self.expert_layers) > 0, "expert_layers", "with at least one layer")
-        for key in ("general_layers", "expert_layers"):
-            layers = getattr(self, key)
-            self.need(len(set(layers)) == len(layers), key, "with each layer once")
+        self.need_layers("expert_layers")
+        self.need_layers("general_layers", some=False)
 
     def compose(self, backbone: Backbone) -> PromptedModel:
         """The chosen prefix first, since the head reads the slot of the first branch."""

@@ -65,8 +65,7 @@ class OnePrompt(Method):
         """Refuse what the parts below do not check."""
         self.need(bool(self.early_layers or self.late_layers), "late_layers", "with a layer")
         for key in ("early_layers", "late_layers"):
-            layers = getattr(self, key)
-            self.need(len(set(layers)) == len(layers), key, "with each layer once")
+            self.need_layers(key, some=False)
 
     def compose(self, backbone: Backbone) -> PromptedModel:
         """Shared prefixes and a linear head."""

@@ -59,9 +59,7 @@ class OSPrompt(Method):
         for key in ("penalty", "weight"):
             value = getattr(self, key)
             self.need(is_number(value) and value >= 0, key, "at least 0 and finite")
-        layers = self.layers
-        right = layers is None or (len(layers) > 0 and len(set(layers)) == len(layers))
-        self.need(right, "layers", "with at least one layer, each once, or None")
+        self.need_layers("layers")
 
     def compose(self, backbone: Backbone) -> PromptedModel:
         """A live branch of prefixes for each layer."""

@@ -74,8 +74,7 @@ class PromptRidge(Method):
         self.need(is_whole(self.projection) and self.projection >= 1, "projection", "at least 1")
         share = is_number(self.layers) and 0 <= self.layers <= 1
         self.need(share, "layers", "a share from 0 to 1")
-        fixed = is_number(self.ridge) and float(self.ridge) > 0
-        self.need(fixed or self.ridge == "auto", "ridge", 'above 0 and finite, or "auto"')
+        self.need_ridge()
 
     @property
     def trains(self) -> bool:

@@ -11,7 +11,7 @@ from cpool.model import PromptedModel
 from cpool.policies.own_slot import OwnSlot
 from cpool.prompter import Prompter
 from cpool.ridge import RidgeHead
-from cpool.settings import TrainSettings, is_number, is_whole
+from cpool.settings import TrainSettings, is_whole
 
 __all__ = ["RanPAC"]
 
@@ -49,8 +49,7 @@ class RanPAC(Method):
         """Refuse what has no solution."""
         check_prefix(self)
         self.need(is_whole(self.projection) and self.projection >= 1, "projection", "at least 1")
-        fixed = is_number(self.ridge) and float(self.ridge) > 0
-        self.need(fixed or self.ridge == "auto", "ridge", 'above 0 and finite, or "auto"')
+        self.need_ridge()
 
     @property
     def trains(self) -> bool:

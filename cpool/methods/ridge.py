@@ -7,7 +7,6 @@ from cpool.backbones import Backbone
 from cpool.methods.base import Method
 from cpool.model import PromptedModel
 from cpool.ridge import RidgeHead
-from cpool.settings import is_number
 
 __all__ = ["Ridge"]
 
@@ -32,8 +31,7 @@ class Ridge(Method):
 
     def __post_init__(self) -> None:
         """Refuse what has no solution."""
-        fixed = is_number(self.ridge) and float(self.ridge) > 0
-        self.need(fixed or self.ridge == "auto", "ridge", 'above 0 and finite, or "auto"')
+        self.need_ridge()
 
     def compose(self, backbone: Backbone) -> PromptedModel:
         """A ridge head on the query features."""

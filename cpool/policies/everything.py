@@ -13,22 +13,18 @@ __all__ = ["Everything"]
 
 
 class Everything(Policy):
-    """Give every sample all available slots, in order or newest first.
+    """Give every sample all available slots, in their order, whatever task is told.
 
-    With one slot this is a shared prompt (the general prompt of DualPrompt); with a block a task,
-    newest first, it is Progressive Prompts (Razdaibiedina et al., ICLR 2023).
+    With one slot this is a shared prompt (the general prompt of DualPrompt). `UpToTask` leaves out
+    the slots of later tasks, and has the newest in front.
 
-    >>> policy = Everything(newest_first=True)
+    >>> policy = Everything()
     >>> policy.grow(3)
     >>> policy(None).index
-    tensor([[2, 1, 0]])
+    tensor([[0, 1, 2]])
     """
 
     needs_query: ClassVar[bool] = False
-
-    def __init__(self, *, newest_first: bool = False) -> None:
-        super().__init__()
-        self.newest_first = newest_first
 
     def forward(
         self,
@@ -38,8 +34,6 @@ class Everything(Policy):
     ) -> Selection:
         """Choose all available slots, index [1 K]."""
         chosen = self.candidates(available).nonzero()[:, 0]
-        if self.newest_first:
-            chosen = chosen.flip(0)
         return Selection(chosen[None], None, torch.zeros((), device=chosen.device))
 
     def chosen(self, slots: int) -> int:

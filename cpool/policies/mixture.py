@@ -22,10 +22,9 @@ __all__ = ["Mixture"]
 class Mixture(Policy):
     """Weight slots by `softmax_i(γ(q, k_i) / τ)`, or by `γ(q, k_i)`: `p = Σ w_i P_i`.
 
-    The softmax is the shared attention of SAPT (Zhao et al., ACL 2024, equation 2), the bare
-    cosine the matching of MoCL (Wang et al., 2024). In training the slots of the task and of all
-    earlier tasks take part; the earlier ones are frozen, so only the task's own keys and prompts
-    learn. Gradients flow through the weights to the keys.
+    The bare cosine is the matching of MoCL (Wang et al., 2024). In training the slots of the task
+    and of all earlier tasks take part; the earlier ones are frozen, so only the task's own keys and
+    prompts learn. Gradients flow through the weights to the keys.
 
     Args:
         query_size: Q.

@@ -1,17 +1,33 @@
 """Rules: terms of the loss and steps at the boundaries, one a file."""
 
+from cpool.rules.alignment import GaussianAlignment
+from cpool.rules.anchor import Anchor
+from cpool.rules.contrast import MeanContrast
 from cpool.rules.dark import DarkRehearsal
 from cpool.rules.distillation import Distillation
+from cpool.rules.domains import Domains
 from cpool.rules.ewc import ElasticPenalty
+from cpool.rules.gram_schmidt import GramSchmidt
 from cpool.rules.memory import Memory
+from cpool.rules.orthogonality import OrthogonalityNorm
+from cpool.rules.outliers import VirtualOutliers
+from cpool.rules.query_pool import QueryPool
 from cpool.rules.rehearsal import Rehearsal
 from cpool.rules.undo import HeadBackup
 
 __all__ = [
+    "Anchor",
     "DarkRehearsal",
     "Distillation",
+    "Domains",
     "ElasticPenalty",
+    "GaussianAlignment",
+    "GramSchmidt",
     "HeadBackup",
+    "MeanContrast",
     "Memory",
+    "OrthogonalityNorm",
+    "QueryPool",
     "Rehearsal",
+    "VirtualOutliers",
 ]

@@ -37,6 +37,7 @@ class GaussianAlignment(Rule):
     """
 
     needs_end: ClassVar[bool] = True
+    needs_features: ClassVar[bool] = True
 
     def __init__(
         self,

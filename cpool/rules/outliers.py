@@ -100,6 +100,7 @@ class VirtualOutliers(Rule):
     """
 
     needs_end: ClassVar[bool] = True
+    needs_features: ClassVar[bool] = True
 
     def __init__(
         self,

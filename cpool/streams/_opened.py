@@ -49,6 +49,14 @@ def open_source(of: Any, request: Request, seed: int) -> tuple[Source, str]:
     if isinstance(of, Stream):
         _nothing(request)
         return as_source(of), of.name
+    # The classes are divided anew, so what divides them below would be lost.
+    lost = set(request.options or {}) & {"tasks", "scenario"}
+    if lost:
+        raise ConfigError(
+            expected="options of the data, since the arrangement makes the tasks itself",
+            got=", ".join(sorted(lost)),
+            remedy="Give tasks beside `of`, where the arrangement has them, or leave them out.",
+        )
     stream = _named(of, request, seed=seed, validation=0)
     return as_source(stream), stream.name
 
@@ -77,7 +85,7 @@ def open_stream(
 
 
 def _data(of: Any, request: Request) -> Source:
-    _nothing(request._replace(train_per_class=None, test_per_class=None))
+    _nothing(request._replace(train_per_class=None, test_per_class=None, subset_seed=0))
     return read_data(of)
 
 
@@ -86,6 +94,8 @@ def _nothing(request: Request, tasks: Any = None) -> None:
     given = [
         *(["tasks"] if tasks is not None else []),
         *(f for f in ("train_per_class", "test_per_class") if getattr(request, f) is not None),
+        *(["subset_seed"] if request.subset_seed else []),
+        *(["data"] if request.data is not None else []),
         *(["options"] if request.options else []),
     ]
     if given:
@@ -101,7 +111,8 @@ def _named(of: str | os.PathLike[str], request: Request, **common: Any) -> Strea
     from cpool.streams.registry import STREAMS, load_stream
 
     options = dict(request.options or {})
-    for key in set(options) & {*common, "data", "train_per_class", "test_per_class"}:
+    beside = {*common, "data", "train_per_class", "test_per_class", "subset_seed"}
+    for key in sorted(set(options) & beside):
         raise ConfigError(
             expected="options that the arrangement does not have itself",
             got=repr(key),

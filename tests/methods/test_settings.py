@@ -7,7 +7,24 @@ import sys
 import pytest
 
 from cpool.errors import ConfigError
-from cpool.methods import L2P, METHODS, NCM, DualPrompt, Joint, PromptRidge, RanPAC
+from cpool.methods import (
+    L2P,
+    METHODS,
+    MVP,
+    NCM,
+    CODAPrompt,
+    ConvPrompt,
+    DualPrompt,
+    FirstSessionPrompt,
+    HiDePrompt,
+    Joint,
+    MoCLPrompt,
+    OnePrompt,
+    OSPrompt,
+    PromptRidge,
+    RanPAC,
+    Ridge,
+)
 from tests import tiny
 
 
@@ -21,6 +38,19 @@ from tests import tiny
         (DualPrompt, {"init": -1.0}, "init above 0"),
         (DualPrompt, {"general_layers": (0, 0)}, "general_layers with each layer once"),
         (DualPrompt, {"expert_layers": (2, 3, 2)}, "expert_layers with each layer once"),
+        (MVP, {"expert_layers": ()}, "expert_layers with at least one layer, each once;"),
+        (MVP, {"general_layers": (1, 1)}, "general_layers with each layer once"),
+        (OnePrompt, {"late_layers": (2, 2)}, "late_layers with each layer once"),
+        *(
+            (method, {"layers": layers}, "layers with at least one layer, each once, or None")
+            for method in (CODAPrompt, ConvPrompt, HiDePrompt, MoCLPrompt, OSPrompt)
+            for layers in ((), (0, 2, 0))
+        ),
+        *(
+            (method, {"ridge": value, **more}, 'ridge above 0 and finite, or "auto"')
+            for method, more in ((Ridge, {}), (FirstSessionPrompt, {"classifier": "ridge"}))
+            for value in (0.0, float("inf"))
+        ),
         (RanPAC, {"projection": 0}, "projection at least 1"),
         (RanPAC, {"ridge": 0.0}, "ridge above 0"),
         (RanPAC, {"ridge": float("nan")}, "ridge above 0 and finite"),

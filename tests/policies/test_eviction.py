@@ -164,7 +164,7 @@ def test_components_of_slots_that_span_less_than_the_room_are_fewer():
 
 
 def test_everything_has_a_queue_of_components_and_no_keys_to_merge_by():
-    pool, policy = grown(lambda: Everything(newest_first=True))
+    pool, policy = grown(Everything)
     with pytest.raises(PoolError, match="keys"):
         evict(pool, policy, 3, "merge")
     for task in range(4, 9):

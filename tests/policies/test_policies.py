@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from sklearn.cluster import KMeans
 
 from cpool.errors import PoolError
-from cpool.policies import Everything, NearestCentroid, SoftAttention, TopK
+from cpool.policies import Everything, NearestCentroid, SoftAttention, TopK, UpToTask
 from cpool.policies.soft_attention import orthogonality
 from cpool.policies.top_k import largest
 
@@ -160,12 +160,15 @@ def test_fewer_samples_than_centroids():
 
 
 def test_everything_needs_no_query():
-    policy = Everything(newest_first=True)
+    policy = Everything()
     policy.grow(2)
     policy.grow(1, task=1)
     assert not policy.needs_query
-    assert policy(None).index.tolist() == [[2, 1, 0]]
-    assert policy(None, None, torch.tensor([True, False, True])).index.tolist() == [[2, 0]]
+    assert policy(None).index.tolist() == policy(None, 0).index.tolist() == [[0, 1, 2]]
+    assert policy(None, None, torch.tensor([True, False, True])).index.tolist() == [[0, 2]]
+    newest = UpToTask()
+    newest.grow(3)
+    assert newest(None).index.tolist() == [[2, 1, 0]]
 
 
 @pytest.mark.parametrize(

@@ -208,6 +208,9 @@ def test_arrangements_of_registered_streams_and_of_streams() -> None:
         ({"of": "rotated_digits"}, ConfigError, "a class-incremental stream with its own labels"),
         ({"of": "label_noise", "options": {"of": "split_digits"}}, ConfigError, "label noise"),
         ({"of": "split_digits", "options": {"seed": 1}}, ConfigError, "Give seed beside `of`"),
+        ({"of": "split_digits", "options": {"subset_seed": 1}}, ConfigError, "Give subset_seed"),
+        ({"of": "split_digits", "options": {"tasks": 2}}, ConfigError, "makes the tasks itself"),
+        ({"of": "split_digits", "options": {"scenario": "task"}}, ConfigError, "got scenario"),
         ({"of": "split_digits", "options": {"nope": 1}}, UnknownNameError, "nope"),
         ({"of": 3}, DataError, "a map-style data set"),
         ({"of": "split_digits", "tasks": 1}, ConfigError, "tasks from 2 to 10"),
@@ -226,6 +229,9 @@ def test_options_that_do_not_fit(
 def test_a_stream_takes_no_options_of_its_data() -> None:
     with pytest.raises(ConfigError, match="train_per_class, options"):
         blurry(split_digits(), train_per_class=3, options={"by": "domain"})
+    for options in ({"subset_seed": 2}, {"data": "."}):
+        with pytest.raises(ConfigError, match=next(iter(options))):
+            blurry(split_digits(), **options)
 
 
 @pytest.mark.parametrize("name", sorted(ONE))
