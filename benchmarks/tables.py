@@ -20,6 +20,9 @@ RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "pages" / "benchmarks.md"
 DIAGRAM = ROOT / "docs" / "pages" / "assets" / "ranks.svg"
 
+# One experiment a data set; the others study a question of their own.
+MAIN = ("banking77", "cifar100-small", "clinc150-15", "digits", "fashion-mnist", "omniglot50")
+
 HEAD = """\
 # Benchmarks
 
@@ -37,8 +40,12 @@ its settings were chosen; [metrics](metrics.md) has the equations.
 - **trained**: parameters that were trained. **per task**: bytes stored a task.
 - **train ×**, **predict ×**: seconds as a multiple of what the frozen model alone takes for the
   same samples in the same process, all tasks together. Training reads the query features from a
-  cache, so a method that needs nothing else is far below 1; to count them, add 1. Prediction is
-  measured without the cache.
+  cache, so a method that needs nothing else is far below 1; for a method that reads queries, add 1
+  to count them. Prediction is measured without that cache; preparing images is in both.
+- Cells of seeds × tasks come from as many models as there are seeds, and are not independent: read
+  a p value as a description of these runs.
+- What the experiment files set apart from a method's paper (epochs, sizes) is in `config.toml`
+  beside each result; the epochs there are fewer than the papers', the same for all methods.
 - Upper bounds see all tasks at once; they have no rank and are not compared. – means not measured.
 """
 
@@ -54,26 +61,20 @@ def read_all(folder: Path = RESULTS) -> list[Document]:
 
 
 def ranked(documents: Sequence[Document]) -> Ranking | None:
-    """Rank the methods over different streams; None when no method is on all of them.
+    """Rank the methods over the main experiments; None while there is only one of them.
 
-    Where two experiments are on the same data, backbone and scenario, the one of more methods
-    counts. Results on validation data, and such that are not complete, do not count.
+    One experiment a data set, since the test over streams takes them as independent. Results on
+    validation data, and such that are not complete, do not count.
     """
-    chosen: dict[tuple[str, str, str], Document] = {}
+    accuracies = {}
     for document in documents:
         results = document.results
         if results.get("evaluated_on", "test") != "test" or not results.get("complete", True):
             continue
-        key = (
-            str((results.get("stream") or {}).get("fingerprint")),
-            str((results.get("backbone") or {}).get("fingerprint")),
-            str(results.get("scenario")),
-        )
-        if key not in chosen or len(document.accuracies()) > len(chosen[key].accuracies()):
-            chosen[key] = document
-    accuracies = {document.name: document.accuracies() for document in chosen.values()}
+        if document.name in MAIN:
+            accuracies[document.name] = document.accuracies()
     shared = set.intersection(*map(set, accuracies.values())) if accuracies else set()
-    return rank_methods(accuracies) if shared else None
+    return rank_methods(accuracies) if shared and len(accuracies) > 1 else None
 
 
 def page(documents: Sequence[Document]) -> str:

@@ -9,7 +9,8 @@ from cpool.report import results_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "pages" / "results.md").read_text(encoding="utf-8")
-RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*/results.json"))
+# The page of benchmarks has the others (tests/report/test_benchmark_page.py).
+RESULTS = [ROOT / "benchmarks" / "results" / n / "results.json" for n in ("clinc150", "quickstart")]
 REQUIRED = {"linear_head", "fine_tune", "ncm", "ranpac", "joint"}
 
 

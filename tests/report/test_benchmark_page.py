@@ -103,26 +103,26 @@ def other(document: Document, name: str, **changes: Any) -> Document:
 def test_the_diagram_counts_each_stream_once(document: Document) -> None:
     small = other(document, "d" * 64)
     small = Document("small", {**small.results, "runs": small.results["runs"][:6]}, {})
-    second = other(document, "second")
+    second = other(document, "omniglot50")
     ranking = tables.ranked([document, small, second])
     assert ranking is not None
-    assert ranking.streams == ("digits", "second")
+    assert ranking.streams == ("digits", "omniglot50")
     assert len(ranking.methods) == 7
     for left_out in ({"evaluated_on": "validation"}, {"complete": False}):
-        ranking = tables.ranked([document, second, other(document, "third", **left_out)])
+        ranking = tables.ranked([document, second, other(document, "banking77", **left_out)])
         assert ranking is not None
-        assert ranking.streams == ("digits", "second")
+        assert ranking.streams == ("digits", "omniglot50")
     assert tables.ranked([]) is None
 
 
 def test_the_page_of_several_streams_has_ranks_and_the_diagram(document: Document) -> None:
-    second = other(document, "second")
+    second = other(document, "omniglot50")
     for run in second.results["runs"]:
         if run["label"] == "NCM":
             run["label"] = "NCM 2"
     text = tables.page([document, second])
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == [
-        "digits", "second", "Ranks over streams",
+        "digits", "omniglot50", "Ranks over streams",
     ]  # fmt: skip
     assert '--8<-- "ranks.svg"' in text
     lines = text[text.index("## Ranks") :].splitlines()
