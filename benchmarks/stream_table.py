@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.effort import epochs, few_epochs, trials
+from cpool.meter import COSTS
 from cpool.report import text
 from cpool.report.loading import notes_of
 from cpool.report.ranking import BEST, ordered
@@ -18,6 +20,8 @@ HEADINGS = (
     "against the best",
     "incr. %",
     "forgetting",
+    "epochs",
+    "trials",
     "trained",
     "per task",
     "train ×",
@@ -77,7 +81,7 @@ def table(document: Document) -> list[str]:
     rows = document.rows
     ranks = ranks_of(document.accuracies())
     compared = {found.other: found for found in compare_with_best(rows)}
-    lines = [_line(HEADINGS), _line(["---:", "---", "---:", "---", *["---:"] * 6])]
+    lines = [_line(HEADINGS), _line(["---:", "---", "---:", "---", *["---:"] * 8])]
     samples = sum((document.results.get("stream") or {}).get("train_sizes") or [])
     for row in rows:
         lines.append(_line(_cells(row, ranks, compared, samples)))
@@ -102,6 +106,8 @@ def _cells(
         NONE if bound else BEST if best else _against(compared[row.label]),
         text.points(row.stat("average_incremental_accuracy")),
         text.points(row.stat("forgetting")),
+        epochs(row) or NONE,
+        trials(row) or NONE,
         text.count(mean["trainable_parameters"]),
         text.size(mean["bytes_per_task"]),
         _times(Stat.of(training_ratio(run, samples) for run in row.runs)),
@@ -141,6 +147,18 @@ def facts(document: Document) -> list[str]:
     ]
     if reduced:
         lines.append(f"Reduced size: {', '.join(reduced)}.")
+    few = few_epochs(document.rows)
+    lines += [few] if few else []
+    if not results.get("search"):
+        lines.append(
+            "No search: settings are those of the experiment file, and the methods' defaults where "
+            "it names none."
+        )
+    if any(run.get("costs", 1) < COSTS for run in results["runs"]):
+        lines.append(
+            "Costs measured by an earlier version: prediction found its images prepared, and "
+            "*trained* counts the parameters of the finished model."
+        )
     if len(seeds) < 3:
         lines.append(f"Only {len(seeds)} seed{'s' * (len(seeds) > 1)}.")
     lines += notes_of(results)

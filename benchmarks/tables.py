@@ -37,15 +37,21 @@ its settings were chosen; [metrics](metrics.md) has the equations.
   tasks (exact permutation up to 16 pairs, Wilcoxon's signed ranks beyond), corrected by Holm for
   all rows of the table. ≈ marks rows that the test does not part from the best (p ≥ 0.05).
 - **incr.**: average incremental accuracy. **forgetting** is in points.
-- **trained**: parameters that were trained. **per task**: bytes stored a task.
+- **epochs**: passes over a task, in each task that trains; *3 of 20* where the settings of the
+  method's paper have more. **trials**: settings that the search tried for the row.
+- **trained**: parameters that gradients trained in any task, also those that were thrown away
+  since. **per task**: bytes stored a task.
 - **train ×**, **predict ×**: seconds as a multiple of what the frozen model alone takes for the
-  same samples in the same process, all tasks together. Training reads the query features from a
-  cache, so a method that needs nothing else is far below 1; for a method that reads queries, add 1
-  to count them. Prediction is measured without that cache; preparing images is in both.
+  same samples in the same process, all tasks together. That pass prepares its inputs (resizing
+  images, splitting texts into tokens). Prediction is measured without any feature or image kept
+  from before, and prepares each image once, too. Training reads query features from a cache, so a
+  method that needs nothing else is far below 1: a method that reads queries pays 1 more without
+  the cache, one that reads none (`oneprompt`, `fine_tune`) nothing. Prepared images are kept for
+  all methods of a seed, so that training need not prepare them again.
 - Cells of seeds × tasks come from as many models as there are seeds, and are not independent: read
   a p value as a description of these runs.
-- What the experiment files set apart from a method's paper (epochs, sizes) is in `config.toml`
-  beside each result; the epochs there are fewer than the papers', the same for all methods.
+- What an experiment file sets apart from the method's defaults (epochs, sizes) is in `config.toml`
+  beside each result; the [protocol](protocol.md) has the rule.
 - Upper bounds see all tasks at once; they have no rank and are not compared. – means not measured.
 """
 
@@ -106,8 +112,10 @@ def _ranks(ranking: Ranking, documents: Sequence[Document]) -> list[str]:
 
 def _verdict(ranking: Ranking) -> str:
     said = [
-        f"Ranks in a column count all methods of that stream; mean ranks and the diagram count the "
-        f"{len(ranking.methods)} that all {len(ranking.streams)} streams have."
+        f"One experiment a data set counts, those that are done of {', '.join(MAIN)}; here "
+        f"{', '.join(ranking.streams)}. Ranks in a column count all methods of that stream; mean "
+        f"ranks and the diagram count the {len(ranking.methods)} that all {len(ranking.streams)} "
+        "streams have."
     ]
     if ranking.p is not None:
         said.append(f"Friedman's test that they are all alike: p = {ranking.p:.3g}.")

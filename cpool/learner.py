@@ -23,6 +23,7 @@ from cpool.checkpoint import (
 from cpool.data import PreparedCache, as_examples, by_length, make_loader
 from cpool.device import make_accelerator
 from cpool.errors import CheckpointError, ConfigError, DataError, StateError
+from cpool.meter import TrainedCount
 from cpool.metrics import AccuracyMatrix
 from cpool.model import PromptedModel
 from cpool.optimise import optimise
@@ -110,6 +111,7 @@ class Learner:
         self.predict_seconds: float | None = None
         self.usage: dict[str, list[list[int]]] = {}
         self.losses: list[list[float]] = []
+        self.trained = TrainedCount(model)
         self.stream: dict[str, Any] | None = None
         model.to(self.device)
 
@@ -205,6 +207,7 @@ class Learner:
         seed = derive(self.seed, "order", index)
         loader = self._loader(examples, task=index, shuffle=True, seed=seed, training=True)
         label = f"task {index} ({name})"
+        self.trained.add(self.model)
         return optimise(
             self.model, loader, self.train, self.accelerator, index, self.progress, label
         )
@@ -323,8 +326,9 @@ class Learner:
         """Learn every task in turn, evaluate after each, and return the accuracy matrix.
 
         After task t all tasks up to t are evaluated (all tasks in a domain-incremental stream,
-        where the classes are known from the start). The last evaluation is done without cached
-        features and timed. Growing happens after evaluating, so it cannot change a selection.
+        where the classes are known from the start). The last evaluation is done without features
+        and prepared images from before, and timed. Growing happens after evaluating, so it cannot
+        change a selection.
 
         Args:
             stream: the tasks.
@@ -429,6 +433,7 @@ class Learner:
                 "predict_seconds": self.predict_seconds,
                 "usage": self.usage,
                 "losses": self.losses,
+                "trained": self.trained.state(self.model),
                 "stream": self.stream,
             },
         }
@@ -463,6 +468,7 @@ class Learner:
         self.model.to(self.device)
         self.done, self.usage = list(state["done"]), state["usage"]
         self.losses, self.stream = state["losses"], state["stream"]
+        self.trained = TrainedCount(self.model, state.get("trained"))
         self.train_seconds, self.predict_seconds = state["train_seconds"], state["predict_seconds"]
         self.matrix = state["matrix"] and AccuracyMatrix.from_json(state["matrix"])
         return self
@@ -497,18 +503,26 @@ class Learner:
 
     # Inside
 
-    def queries(self, examples: Examples, *, cached: bool = True) -> Float[Tensor, "n Q"]:
+    def queries(
+        self, examples: Examples, *, cached: bool = True, prepared: PreparedCache | None = None
+    ) -> Float[Tensor, "n Q"]:
         """Return the query features of all examples, each computed once (or anew).
 
         They are read from whole texts, also where the prompted pass has to cut a text to leave
         room for its prompts: a query is the same in training and at test.
+
+        Args:
+            examples: n samples.
+            cached: read and keep them in the cache.
+            prepared: prepared images; the learner's own when `cached`, else none.
         """
         backbone = self.model.backbone
+        prepared = self.prepared if cached and prepared is None else prepared
 
         def compute(positions: np.ndarray) -> Tensor:
             part = examples.take(positions)
             order = by_length(part)
-            loader = make_loader(part.take(order), backbone, 128, prepared=self.prepared)
+            loader = make_loader(part.take(order), backbone, 128, prepared=prepared)
             rows = [backbone.query(batch).float().cpu() for batch in loader]
             return torch.cat(rows)[np.argsort(order)]
 
@@ -535,7 +549,7 @@ class Learner:
             task: the task that the policies are told.
             shuffle: a new order each pass, from `seed`.
             seed: of the order.
-            cached: use features computed before.
+            cached: use features computed, and images prepared, before.
             training: for steps of optimisation.
             fixed: take kept features of passes that train no more.
             whole: add the queries also where only a boundary reads them.
@@ -548,8 +562,10 @@ class Learner:
         for name, key in wanted.items():
             extra[name] = self._kept(examples, name, key, task)
         every = bool(wanted) and len(wanted) == len(model.passes.names)
+        # What is timed prepares each image, and once for all of its passes, as for one new sample.
+        prepared = self.prepared if cached else PreparedCache()
         if model.needs_query or (whole and model.prompter and model.prompter.needs_boundary):
-            extra["query"] = self.queries(examples, cached=cached)
+            extra["query"] = self.queries(examples, cached=cached, prepared=prepared)
         return make_loader(
             examples,
             model.backbone,
@@ -558,7 +574,7 @@ class Learner:
             seed=seed,
             extra=extra,
             inputs=(model.needs_inputs and not every) or not extra,
-            prepared=self.prepared,
+            prepared=prepared,
             max_tokens=self._max_tokens(),
         )
 

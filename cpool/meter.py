@@ -2,23 +2,89 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cpool.model import PromptedModel
 
-__all__ = ["PeakMemory", "flops_per_sample", "stored_bytes", "trained_parameters"]
+__all__ = [
+    "COSTS",
+    "PeakMemory",
+    "TrainedCount",
+    "flops_per_sample",
+    "stored_bytes",
+    "trained_parameters",
+]
+
+COSTS = 2
+"""How costs are measured, in every run's results. Since 2 the timed evaluation prepares its images
+itself, and parameters count as trained that were thrown away later, or lie in buffers; before, the
+images were found prepared, and all parameters of the finished model counted, trained or not."""
 
 
-def trained_parameters(model: PromptedModel) -> int:
-    """Return how many parameters a gradient trained over the whole stream, each counted once.
+class TrainedCount:
+    """The sizes of all parameters that an optimiser ever held, each counted once.
 
-    Frozen blocks of earlier tasks count: they were trained. Closed-form statistics do not.
+    What a method throws away after a task, such as a probe, stays counted; what never trained,
+    such as random prompts, is not. In memory a parameter is known by itself, in a checkpoint by
+    its name.
+
+    Args:
+        model: whose parameters are counted; those that it has learned tasks with count already.
+        state: from `state`, of the same model; None where there is none.
+
+    Attributes:
+        total: the count so far.
     """
-    # nn.Module's own iteration is used, since the model's leaves frozen blocks out.
-    return sum(p.numel() for _, p in nn.Module.named_parameters(model))
+
+    def __init__(self, model: PromptedModel, state: Mapping[str, Any] | None = None) -> None:
+        self.total = 0
+        self._known: dict[int, weakref.ref[nn.Parameter]] = {}
+        # nn.Module's own iteration, since the model's leaves frozen blocks out.
+        there = dict(nn.Module.named_parameters(model))
+        if state is not None:
+            self._note([there[name] for name in state["names"]])
+            self.total = int(state["total"])
+        elif model.tasks:
+            self._note(there.values())
+
+    def add(self, model: PromptedModel) -> None:
+        """Count what trains now; to be called for every new optimiser."""
+        self._note(model.parameters())
+
+    def _note(self, parameters: Iterable[nn.Parameter]) -> None:
+        for parameter in parameters:
+            if not self._knows(parameter):
+                self._known[id(parameter)] = weakref.ref(parameter)
+                self.total += parameter.numel()
+
+    def _knows(self, parameter: nn.Parameter) -> bool:
+        # A parameter that was thrown away leaves its id to later ones.
+        known = self._known.get(id(parameter))
+        return known is not None and known() is parameter
+
+    def state(self, model: PromptedModel) -> dict[str, Any]:
+        """Return what a checkpoint keeps (JSON): the count, and the names of what is in it."""
+        there = nn.Module.named_parameters(model)
+        return {"total": self.total, "names": [name for name, p in there if self._knows(p)]}
+
+
+def trained_parameters(model: PromptedModel, count: TrainedCount) -> int:
+    """Return how many parameters were trained by gradients over the whole stream.
+
+    Frozen blocks of earlier tasks and what was thrown away count: they were trained. Closed-form
+    statistics do not. Parts that train tensors of their own, outside the learner's optimiser, say
+    how many by an attribute `trained_extra`.
+
+    Args:
+        model: after its last task.
+        count: of its learner.
+    """
+    return count.total + sum(int(getattr(part, "trained_extra", 0)) for part in model.modules())
 
 
 def stored_bytes(model: PromptedModel) -> int:

@@ -11,7 +11,13 @@ from PIL import Image
 from cpool import _io
 from cpool.data import GroupedBatches, PreparedCache, as_examples, batches, by_length, make_loader
 from cpool.errors import CheckpointError, ConfigError, DataError, nearest, unknown
-from cpool.meter import PeakMemory, flops_per_sample, stored_bytes, trained_parameters
+from cpool.meter import (
+    PeakMemory,
+    TrainedCount,
+    flops_per_sample,
+    stored_bytes,
+    trained_parameters,
+)
 from cpool.methods import NCM, DualPrompt, FineTune, method_from
 from cpool.optimise import make_optimizer
 from cpool.progress import Progress
@@ -260,12 +266,15 @@ def test_inputs_of_other_types_have_no_source(x, says):
 def test_costs_are_counted_not_guessed():
     dual = DualPrompt(general_layers=(0,), expert_layers=(1, 2), general_length=2, expert_length=3)
     model = dual.build(tiny.backbone("vit"))
-    model.begin_task([0, 1])
-    model.begin_task([2, 3, 4])
+    count = TrainedCount(model)
+    for classes in ([0, 1], [2, 3, 4]):
+        model.begin_task(classes)
+        count.add(model)
     width = tiny.WIDTH
     prompts = 2 * 2 * width + 2 * (4 * 3 * width)  # a general prefix, two experts of two layers
-    assert trained_parameters(model) == prompts + 2 * width + 5 * (width + 1)
-    assert stored_bytes(model) >= 4 * trained_parameters(model)
+    parameters = trained_parameters(model, count)
+    assert parameters == prompts + 2 * width + 5 * (width + 1)
+    assert stored_bytes(model) >= 4 * parameters
     frozen_pass = NCM().build(tiny.backbone("vit"))
     frozen_pass.begin_task([0])
     batch = tiny.batch("vit", 3)
@@ -275,7 +284,10 @@ def test_costs_are_counted_not_guessed():
     twice = flops_per_sample(model, batch)
     assert 2 * once <= twice < 2.5 * once, "a query pass and a prompted pass"
     tuned = FineTune().build(tiny.backbone("vit"))
-    assert trained_parameters(tuned) == sum(p.numel() for p in tiny.backbone("vit").parameters())
+    count = TrainedCount(tuned)
+    count.add(tuned)
+    expected = sum(p.numel() for p in tiny.backbone("vit").parameters())
+    assert trained_parameters(tuned, count) == expected
 
 
 def test_peak_memory_sees_what_is_allocated():

@@ -10,7 +10,7 @@ from cpool.backbones import Backbone
 from cpool.experiment.config import Experiment, MethodEntry
 from cpool.experiment.features import sample_batch
 from cpool.learner import Learner
-from cpool.meter import flops_per_sample, stored_bytes, trained_parameters
+from cpool.meter import COSTS, flops_per_sample, stored_bytes, trained_parameters
 from cpool.streams import Stream
 
 __all__ = ["SCHEMA", "results_document", "run_record"]
@@ -68,11 +68,12 @@ def run_record(
         "accuracy_matrix": measured["accuracy_matrix"],
         "test_sizes": measured["test_sizes"],
         **{name: summary[name] for name in _METRICS},
-        "trainable_parameters": trained_parameters(model),
+        "trainable_parameters": trained_parameters(model, learner.trained),
         "slots": sum(len(branch.pool) for branch in branches) if branches else None,
         "evictions": {b.name: b.evictions for b in branches if b.capacity is not None} or None,
         "bytes_per_task": round(total / len(stream)),
         "total_bytes": total,
+        "costs": COSTS,
         "train_seconds": learner.train_seconds,
         "predict_seconds": learner.predict_seconds,
         "peak_memory_bytes": peak_memory,

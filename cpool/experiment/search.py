@@ -6,10 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cpool._version import __version__
 from cpool.backbones import Backbone
 from cpool.cache import QueryCache
 from cpool.data import PreparedCache
 from cpool.errors import ConfigError, CpoolError
+from cpool.experiment.code import source_digest
 from cpool.experiment.config import Candidate, Experiment, MethodEntry, SearchPlan
 from cpool.experiment.features import warm
 from cpool.experiment.trial_log import SCHEMA, TrialLog, identity, jsonable
@@ -69,12 +71,14 @@ class Search:
         self.log = TrialLog(file, self.head, source)
 
     def _head(self, experiment: Experiment) -> dict[str, Any]:
-        """Return what must agree for trials to be those of this search."""
+        """Return what must agree for trials to be those of this search, the code included."""
         spec = self.backbone.spec()
         query = ("name", "fingerprint", "pooling", "normalize", "layers")
         return {
             "schema": SCHEMA,
             "name": experiment.name,
+            "version": __version__,
+            "code": source_digest(),
             "search": asdict(self.plan),
             "backbone": {key: spec[key] for key in query},
             "stream": {**jsonable(experiment.stream), "fingerprint": self.stream.fingerprint},

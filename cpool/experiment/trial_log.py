@@ -45,7 +45,7 @@ class TrialLog:
             raise ConfigError(
                 expected="the trials of the same search",
                 got=f"another one in {path}; these differ: {', '.join(wrong)}",
-                remedy="Remove the file or leave it out, to search anew.",
+                remedy="Delete search.json or name another folder, to search anew.",
             )
         return list(content["trials"])
 

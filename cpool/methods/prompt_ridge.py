@@ -55,7 +55,7 @@ class PromptRidge(Method):
     projection: int = 10_000
     kind: Kind = "cosine"
     gamma: float = 0.5
-    ridge: float | Literal["auto"] = 2e-3
+    ridge: float | Literal["auto"] = 3e-3
     seed: int | None = None
     domains: Literal["one", "task", "auto"] = "auto"
     forgettable: bool = False

@@ -94,6 +94,11 @@ class TaskInference(Policy):
         best = largest(logits, 1)
         return Selection(slots[best], None, loss, logits.gather(1, best))
 
+    @property
+    def trained_extra(self) -> int:
+        """How many numbers the network trains, which the learner's optimiser does not see."""
+        return sum(self.get_buffer(name).numel() for name in _WEIGHTS)
+
     def slots(self) -> Int[Tensor, " C"]:
         """Return the slot of each class: that of the last task with it, or the one before."""
         reached = self.owner[None, :] <= self.gaussians.task[:, None]

@@ -19,7 +19,8 @@ RUN = """
     label method prompts joint seed hyper_parameters train class_order accuracy_matrix test_sizes
     average_accuracy average_accuracy_weighted average_incremental_accuracy forgetting
     backward_transfer forward_transfer learning_accuracy trainable_parameters slots evictions
-    bytes_per_task total_bytes train_seconds predict_seconds peak_memory_bytes flops_per_sample
+    bytes_per_task total_bytes costs train_seconds predict_seconds peak_memory_bytes
+    flops_per_sample
     threads frozen_seconds_per_sample search
 """
 BACKBONE = """

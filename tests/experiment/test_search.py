@@ -1,11 +1,13 @@
 """Search: judged on validation data only, the best is run, and what was done is not done again."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from cpool.errors import CheckpointError, ConfigError, DataError
+from cpool.experiment.code import source_digest
 from cpool.experiment.config import SearchPlan
 from cpool.experiment.folder import RunFolder
 from cpool.experiment.parts import open_stream
@@ -221,6 +223,45 @@ def test_trials_of_another_search_are_not_taken_over(make, change, differs):
         make(change, out="b", trials_from=first.folder.search)
     with pytest.raises(CheckpointError):
         make(out="c", trials_from=first.folder.config)
+
+
+@pytest.mark.parametrize("what", ["version", "code"])
+def test_trials_of_other_code_are_refused_with_a_remedy(make, monkeypatch, what):
+    first = make(out="a")
+    first.tune(lambda trial, record: None)
+    assert load(first.folder.search)["code"] == source_digest()
+    name = {"version": "__version__", "code": "source_digest"}[what]
+    monkeypatch.setattr(
+        f"cpool.experiment.search.{name}", {"version": "9.9"}.get(what, lambda: "x")
+    )
+    remedy = r"Delete search\.json or name another folder"
+    for options in ({"out": "a", "resume": True}, {"out": "b", "trials_from": first.folder.path}):
+        with pytest.raises(ConfigError, match=rf"these differ: {what}.*{remedy}"):
+            make(**options)
+    monkeypatch.undo()
+    assert make(out="a", resume=True).search.todo == []
+    first.folder.search.unlink()
+    monkeypatch.setattr(
+        f"cpool.experiment.search.{name}", {"version": "9.9"}.get(what, lambda: "x")
+    )
+    assert len(make(out="a", resume=True).search.todo) == 5
+
+
+def test_the_digest_of_the_code_sees_every_byte_and_name(tmp_path):
+    def digest(**files: str) -> str:
+        source_digest.cache_clear()
+        folder = tmp_path / "package"
+        for name, text in files.items():
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            (folder / name / "x.py").write_text(text, encoding="utf-8")
+        found = source_digest(folder)
+        shutil.rmtree(folder)
+        return found
+
+    known = digest(a="1", b="2")
+    assert known == digest(b="2", a="1")
+    assert len({known, digest(a="1"), digest(a="1", b="3"), digest(a="2", b="1"),
+                digest(a="1", c="2"), digest(a="", b="12")}) == 6  # fmt: skip
 
 
 def test_a_row_that_was_changed_is_tried_anew(make):

@@ -10,6 +10,8 @@ import pytest
 from benchmarks import tables
 from benchmarks.merge_seeds import merge
 from benchmarks.stream_table import Document, prediction_ratio, table, training_ratio
+from cpool.meter import COSTS
+from cpool.methods import METHODS
 
 from .conftest import make_results
 
@@ -45,7 +47,7 @@ def test_ratios_are_to_the_frozen_pass_of_the_same_process(document: Document) -
     assert training_ratio(run, samples) == pytest.approx(41 * 1.02 / (0.002 * samples))
     assert prediction_ratio(run) == pytest.approx(0.19 / (0.002 * (36 + 38 + 40 + 42 + 44)))
     seeds = [41 * (1 + 0.02 * s) / (0.001 * (1 + s) * samples) for s in range(3)]
-    assert rows(table(document))["L2P"][8] == f"{sum(seeds) / 3:.1f}"
+    assert rows(table(document))["L2P"][10] == f"{sum(seeds) / 3:.1f}"
     assert training_ratio({"train_seconds": 1.0}, samples) is None
     assert prediction_ratio({"predict_seconds": None, "frozen_seconds_per_sample": 1.0}) is None
 
@@ -93,6 +95,59 @@ def test_reduced_sizes_searches_and_few_seeds_are_said(document: Document) -> No
     assert "10 min in all" in text
 
 
+def test_epochs_and_trials_of_every_row_are_said(document: Document) -> None:
+    results: Any = document.results
+    for run in results["runs"]:
+        if run["label"] == "L2P":
+            run["train"] = {**run["train"], "epochs": 3}
+            run["search"] = {"trials": 4}
+        if run["label"] == "PromptRidge":
+            run["hyper_parameters"] = {"prompt": "random"}
+        if run["label"] == "Linear head":
+            run["hyper_parameters"] = {"gone": 1}  # of another version
+            run["train"] = {**run["train"], "epochs": METHODS["linear_head"].train.epochs + 1}
+    lines = table(document)
+    found = rows(lines)
+    assert METHODS["l2p"].train.epochs == METHODS["dualprompt"].train.epochs == 5
+    assert found["L2P"][6:8] == ["3 of 5", "4"]
+    assert found["DualPrompt"][6:8] == ["5", "–"]
+    assert found["CODA-Prompt"][6] == "5"  # a name that the package does not know
+    assert found["NCM"][6] == found["RanPAC"][6] == found["PromptRidge"][6] == "–"
+    assert found["Linear head"][6] == str(METHODS["linear_head"].train.epochs + 1)
+    text = "\n".join(lines)
+    assert "1 of 5 rows that train had fewer epochs than the settings of their papers" in text
+    results["runs"] = [run for run in results["runs"] if run["label"] != "L2P"]
+    assert "fewer epochs" not in "\n".join(table(document))
+
+
+def test_a_table_without_a_search_says_so(document: Document) -> None:
+    assert any(line.startswith("No search: settings are those") for line in table(document))
+    results: Any = document.results
+    results["search"] = {
+        "budget": 4, "validation": 0.2, "seed": 0, "train_per_class": None, "first_tasks": None,
+        "train_samples": 50, "validation_samples": 260, "trials": 9, "seconds": 61.0,
+    }  # fmt: skip
+    assert not any("No search" in line for line in table(document))
+
+
+def test_costs_of_an_earlier_version_are_told_apart(document: Document) -> None:
+    note = "Costs measured by an earlier version: prediction found its images prepared"
+    assert any(line.startswith(note) for line in table(document))
+    for run in document.results["runs"]:
+        run["costs"] = COSTS
+    assert not any(line.startswith(note) for line in table(document))
+
+
+def test_the_page_says_what_a_reader_must_know_of_its_numbers() -> None:
+    head = " ".join(tables.HEAD.split())
+    for words in (
+        "are not independent",
+        "That pass prepares its inputs",
+        "one that reads none (`oneprompt`, `fine_tune`) nothing",
+    ):
+        assert words in head
+
+
 def other(document: Document, name: str, **changes: Any) -> Document:
     results = json.loads(json.dumps(document.results))
     results["stream"]["fingerprint"] = name
@@ -130,6 +185,7 @@ def test_the_page_of_several_streams_has_ranks_and_the_diagram(document: Documen
     assert ranks["RanPAC"][2:] == ["1", "1", "1.00"]
     assert ranks["NCM 2"][2] == ranks["NCM 2"][4] == "–"
     assert "the 6 that all 2 streams have" in text
+    assert f"of {', '.join(tables.MAIN)}; here digits, omniglot50." in text
 
 
 def test_seeds_that_ran_apart_keep_their_own_pace(document: Document, tmp_path: Path) -> None:
