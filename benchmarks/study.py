@@ -1,0 +1,157 @@
+"""Run the studies of benchmarks/studies, and make the page of what they found.
+
+    python -m benchmarks.study benchmarks/studies/masking.toml    run one; stop and go on at will
+    python -m benchmarks.study --page                             write the page and its plots
+    python -m benchmarks.study --check                            status 1 when they are out of date
+
+Each variation is an experiment in runs/studies/<name>/<k>, whose finished runs are not done again.
+When all are done, benchmarks/results/studies/<name>.json and the plot are written.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.study_file import Cell, Study, read_study
+from benchmarks.study_page import page
+from benchmarks.study_plot import plot_svg
+from benchmarks.study_results import points_of, study_document
+from cpool._io import read_json, write_bytes, write_json
+from cpool.errors import CpoolError
+from cpool.experiment.folder import RunFolder
+from cpool.experiment.overrides import parse_seeds
+from cpool.experiment.runner import Runner
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "studies"
+WORK = ROOT / "runs" / "studies"
+PAGE = ROOT / "docs" / "pages" / "studies.md"
+ASSETS = ROOT / "docs" / "pages" / "assets"
+
+
+def run_study(study: Study, work: Path, seeds: list[int] | None = None) -> dict[str, Any]:
+    """Run all variations that are not done yet, and return the study's document.
+
+    Args:
+        study: from `read_study`.
+        work: folder of its experiments; those in it are gone on with.
+        seeds: instead of those of the file.
+
+    Raises:
+        CpoolError: whatever will not work; all experiments are read before the first is run.
+    """
+    cells = study.cells(work, seeds)
+    points: list[dict[str, Any]] = []
+    streams: dict[str, Any] = {}
+    seconds, environment = 0.0, {}
+    for cell in cells:
+        folder = RunFolder(work / str(cell.number))
+        results = _run(cell, folder, len(cells))
+        keys = [(run["label"], run["seed"]) for run in results["runs"]]
+        drawn = {key: folder.diagnostics(*key) for key in keys}
+        found = {key: read_json(file) if file.is_file() else None for key, file in drawn.items()}
+        points += points_of(study, cell.panel, cell.x, results["runs"], found)
+        streams.setdefault(cell.panel, _stream(results))
+        environment = read_json(folder.environment)
+        seconds += environment["seconds"] or 0.0
+    return study_document(
+        study,
+        points,
+        version=environment["cpool"],
+        seeds=list(cells[0].experiment.seeds),
+        experiments=len(cells),
+        streams=streams,
+        environment={key: environment[key] for key in ("cpu", "threads", "torch", "python")},
+        seconds=seconds,
+    )
+
+
+def _run(cell: Cell, folder: RunFolder, total: int) -> dict[str, Any]:
+    where = f"[{cell.number + 1}/{total}] {cell.panel} {cell.x}".rstrip()
+    runner = Runner(cell.experiment, folder, resume=True)
+    print(f"{where}: {len(runner.jobs) - runner.finished} of {len(runner.jobs)} runs", flush=True)
+
+    def said(job: Any, record: dict[str, Any]) -> None:
+        accuracy = record["average_accuracy"]
+        print(f"    {job.entry.label}, seed {job.seed}: {100 * accuracy:.2f} %", flush=True)
+
+    return runner.run(said)
+
+
+def _stream(results: dict[str, Any]) -> dict[str, Any]:
+    stream, backbone = results["stream"], results["backbone"]
+    return {
+        "name": stream["name"],
+        "tasks": stream["tasks"],
+        "fingerprint": stream["fingerprint"],
+        "test_samples": sum(stream["test_sizes"]),
+        "backbone": backbone["name"],
+        "backbone_fingerprint": backbone["fingerprint"],
+    }
+
+
+def read_all(folder: Path = RESULTS) -> list[dict[str, Any]]:
+    """Read the results of every study, by name."""
+    return [read_json(path) for path in sorted(folder.glob("*.json"))]
+
+
+def plot_path(name: str, assets: Path = ASSETS) -> Path:
+    """Return where the plot of a study lies."""
+    return assets / f"study-{name}.svg"
+
+
+def outputs(documents: Sequence[dict[str, Any]]) -> dict[Path, str]:
+    """Return what the page and the plots must hold."""
+    plots = {plot_path(document["name"]): plot_svg(document) for document in documents}
+    return {PAGE: page(documents), **plots}
+
+
+def write() -> None:
+    """Write the page and the plots, and say which."""
+    for path, content in outputs(read_all()).items():
+        write_bytes(path, content.encode())
+        print(path.relative_to(ROOT))
+
+
+def check() -> None:
+    """Exit with status 1 when a file is not what the results give."""
+    for path, content in outputs(read_all()).items():
+        if not path.is_file() or path.read_text(encoding="utf-8") != content:
+            sys.exit(f"{path.relative_to(ROOT)} is out of date: python -m benchmarks.study --page")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a study, or write or check the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("files", nargs="*", type=Path, help="benchmarks/studies/<name>.toml")
+    parser.add_argument("--seeds", type=parse_seeds, help="instead of those of the file: 0,1,2")
+    parser.add_argument("--work", type=Path, default=WORK, help="folder of the experiments")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--assets", type=Path, default=ASSETS, help="folder of the plots")
+    parser.add_argument("--page", action="store_true", help="write the page from the results")
+    parser.add_argument("--check", action="store_true", help="compare the page, write nothing")
+    args = parser.parse_args(arguments)
+    if not (args.files or args.page or args.check):
+        parser.error("give the file of a study, --page or --check")
+    try:
+        for file in args.files:
+            study = read_study(file)
+            document = run_study(study, args.work / study.name, args.seeds)
+            write_json(args.results / f"{study.name}.json", document)
+            write_bytes(plot_path(study.name, args.assets), plot_svg(document).encode())
+    except CpoolError as error:
+        sys.exit(f"{error}")
+    except KeyboardInterrupt:
+        sys.exit("Stopped; what is finished is kept. Give the same command to go on.")
+    if args.page:
+        write()
+    if args.check:
+        check()
+
+
+if __name__ == "__main__":
+    main()
