@@ -67,14 +67,18 @@ def plot_svg(document: Mapping[str, Any]) -> str:
     columns = max(1, min(len(table.panels), int(WIDEST // cell)))
     rows = math.ceil(len(table.panels) / columns)
     tall, total = TOP + HEIGHT + BOTTOM, columns * cell
-    parts = []
+    head, parts = 0, []
+    if document["minus"] is not None:
+        head = 24
+        names_axis = escape("; ".join(axis_name(document, metric) for metric in table.metrics))
+        parts.append(f'  <text x="8" y="16">{names_axis}</text>')
     for down, metric in enumerate(table.metrics):
         for number, panel in enumerate(table.panels):
             left = (number % columns) * cell
-            top = (down * rows + number // columns) * tall
+            top = head + (down * rows + number // columns) * tall
             parts.append(f'  <g transform="translate({left:g} {top:g})">')
             parts += [*_panel(table, panel, metric, names, width), "  </g>"]
-    legend, height = _legend(names, total, len(table.metrics) * rows * tall)
+    legend, height = _legend(names, total, head + len(table.metrics) * rows * tall)
     return "\n".join(
         [
             f'<svg class="cpool-flow cpool-study" xmlns="http://www.w3.org/2000/svg" '
