@@ -40,9 +40,11 @@ def run_study(study: Study, work: Path, seeds: list[int] | None = None) -> dict[
         seeds: instead of those of the file.
 
     Raises:
-        CpoolError: whatever will not work; all experiments are read before the first is run.
+        CpoolError: whatever will not work; all experiments are checked before the first is run.
     """
     cells = study.cells(work, seeds)
+    for cell in cells:
+        Runner(cell.experiment, RunFolder(work / str(cell.number)), resume=True)
     points: list[dict[str, Any]] = []
     streams: dict[str, Any] = {}
     seconds, environment = 0.0, {}
@@ -103,7 +105,9 @@ def plot_path(name: str, assets: Path = ASSETS) -> Path:
 
 
 def outputs(documents: Sequence[dict[str, Any]]) -> dict[Path, str]:
-    """Return what the page and the plots must hold."""
+    """Return what the page and the plots must hold; nothing while no study is done."""
+    if not documents:
+        return {}
     plots = {plot_path(document["name"]): plot_svg(document) for document in documents}
     return {PAGE: page(documents), **plots}
 
