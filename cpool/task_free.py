@@ -138,6 +138,7 @@ class TaskFreeLearner:
             seed = derive(learner.seed, "chunk order", self.chunks)
             loader = learner._loader(examples, task=task, shuffle=True, seed=seed, training=True)
             label = f"chunk {self.chunks} (task {task})"
+            learner.trained.add(model)
             learner.losses.append(
                 optimise(
                     model,
