@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from cpool.backbones import Truncations
 from cpool.cache import QueryCache
@@ -20,9 +19,10 @@ from cpool.checkpoint import (
     read_manifest,
     save_state,
 )
-from cpool.data import PreparedCache, as_examples, by_length, make_loader
+from cpool.data import PreparedCache, as_examples, by_length
 from cpool.device import make_accelerator
 from cpool.errors import CheckpointError, ConfigError, DataError, StateError
+from cpool.feed import Feed
 from cpool.meter import TrainedCount
 from cpool.metrics import AccuracyMatrix
 from cpool.model import PromptedModel
@@ -100,9 +100,7 @@ class Learner:
         self.accelerator = accelerator or make_accelerator(device, precision)
         # accelerate picks one device a process; a device that was named is used as it is.
         self.device = torch.device(device or self.accelerator.device)
-        self.cache = cache if cache is not None else QueryCache()
-        self.prepared = prepared if prepared is not None else PreparedCache()
-        self.passes = QueryCache()  # features of prompted passes that change no more
+        self.feed = Feed(model, self.train.batch_size, cache, prepared)
         self.progress = progress or Progress(quiet)
         self.matrix: AccuracyMatrix | None = None
         # A model may come with tasks: merged, or after one was forgotten.
@@ -160,17 +158,16 @@ class Learner:
             if trains:
                 self.losses.append(self._optimise(fit, index, name))
             if held is not None:
-                seen, unseen = (self._loader(e, fixed=False, whole=True) for e in (fit, held))
+                seen, unseen = (self.feed.loader(e, fixed=False, whole=True) for e in (fit, held))
                 self.model.judge(seen, unseen)
             last = derive(self.seed, "end", index)
             self.model.end_task(
-                self._loader(examples, task=index, shuffle=True, seed=last, whole=True)
+                self.feed.loader(examples, task=index, shuffle=True, seed=last, whole=True)
                 if self.model.needs_end
                 else ()
             )
         self.done.append(name)
-        if not self.model.passes.apart:
-            self.passes.clear()  # made with prompts, or a choice of them, that may be other now
+        self.feed.refresh()
         self.train_seconds += time.perf_counter() - started
 
     def _training_data(
@@ -205,7 +202,7 @@ class Learner:
 
     def _optimise(self, examples: Examples, index: int, name: str) -> list[float]:
         seed = derive(self.seed, "order", index)
-        loader = self._loader(examples, task=index, shuffle=True, seed=seed, training=True)
+        loader = self.feed.loader(examples, task=index, shuffle=True, seed=seed, training=True)
         label = f"task {index} ({name})"
         self.trained.add(self.model)
         return optimise(
@@ -272,7 +269,7 @@ class Learner:
         logits: list[Tensor] = []
         slots: dict[str, list[Tensor]] = {}
         with torch.no_grad(), self.accelerator.autocast(), Truncations().once():
-            for batch in self._loader(examples, task=task, cached=cached):
+            for batch in self.feed.loader(examples, task=task, cached=cached):
                 batch.pop("labels")
                 output = self.model(batch, task=task)
                 logits.append(output.logits.float().cpu())
@@ -501,129 +498,9 @@ class Learner:
         learner = cls(model, train, seed=manifest["learner"]["seed"], **options)
         return learner.resume(folder)
 
-    # Inside
-
-    def queries(
-        self, examples: Examples, *, cached: bool = True, prepared: PreparedCache | None = None
-    ) -> Float[Tensor, "n Q"]:
-        """Return the query features of all examples, each computed once (or anew).
-
-        They are read from whole texts, also where the prompted pass has to cut a text to leave
-        room for its prompts: a query is the same in training and at test.
-
-        Args:
-            examples: n samples.
-            cached: read and keep them in the cache.
-            prepared: prepared images; the learner's own when `cached`, else none.
-        """
-        backbone = self.model.backbone
-        prepared = self.prepared if cached and prepared is None else prepared
-
-        def compute(positions: np.ndarray) -> Tensor:
-            part = examples.take(positions)
-            order = by_length(part)
-            loader = make_loader(part.take(order), backbone, 128, prepared=prepared)
-            rows = [backbone.query(batch).float().cpu() for batch in loader]
-            return torch.cat(rows)[np.argsort(order)]
-
-        if not cached:
-            return compute(np.arange(len(examples)))
-        return self.cache.lookup(backbone, examples.source, examples.ids, compute)
-
-    def _loader(
-        self,
-        examples: Examples,
-        *,
-        task: int | None = None,
-        shuffle: bool = False,
-        seed: int = 0,
-        cached: bool = True,
-        training: bool = False,
-        fixed: bool = True,
-        whole: bool = False,
-    ) -> DataLoader[Any]:
-        """Return batches with what the model reads: kept features, queries, or the inputs.
-
-        Args:
-            examples: a split of a task.
-            task: the task that the policies are told.
-            shuffle: a new order each pass, from `seed`.
-            seed: of the order.
-            cached: use features computed, and images prepared, before.
-            training: for steps of optimisation.
-            fixed: take kept features of passes that train no more.
-            whole: add the queries also where only a boundary reads them.
-        """
-        model = self.model
-        extra: dict[str, Tensor] = {}
-        wanted = model.fixed(task) if cached and fixed else {}
-        if training and (model.passes.apart or any(r.needs_inputs for r in model.rules)):
-            wanted = {}
-        for name, key in wanted.items():
-            extra[name] = self._kept(examples, name, key, task)
-        every = bool(wanted) and len(wanted) == len(model.passes.names)
-        # What is timed prepares each image, and once for all of its passes, as for one new sample.
-        prepared = self.prepared if cached else PreparedCache()
-        if model.needs_query or (whole and model.prompter and model.prompter.needs_boundary):
-            extra["query"] = self.queries(examples, cached=cached, prepared=prepared)
-        return make_loader(
-            examples,
-            model.backbone,
-            self.train.batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            extra=extra,
-            inputs=(model.needs_inputs and not every) or not extra,
-            prepared=prepared,
-            max_tokens=self._max_tokens(),
-        )
-
-    def _kept(
-        self, examples: Examples, name: str, key: str, task: int | None
-    ) -> Float[Tensor, "n F"]:
-        """Return the features of a pass that changes no more, each computed once."""
-        model = self.model
-
-        def compute(positions: np.ndarray) -> Tensor:
-            part = examples.take(positions)
-            order = by_length(part)
-            part = part.take(order)
-            query = self.queries(part) if model.needs_query else None
-            loader = make_loader(
-                part,
-                model.backbone,
-                128,
-                extra={} if query is None else {"query": query},
-                prepared=self.prepared,
-                max_tokens=self._max_tokens(),
-            )
-            rows = [model.one_pass(batch, name, task).float().cpu() for batch in loader]
-            return torch.cat(rows)[np.argsort(order)]
-
-        training, width = model.training, model.passes.size
-        model.eval()
-        with torch.no_grad():
-            kept = self.passes.lookup(
-                model.backbone, examples.source, examples.ids, compute, f"pass {key}", width
-            )
-        model.train(training)
-        return kept
-
-    def _max_tokens(self) -> int | None:
-        """Leave room for the prompts where they take positions of the model."""
-        backbone, prompter = self.model.backbone, self.model.prompter
-        if prompter is None or backbone.max_tokens is None:
-            return None
-        if backbone.site == "hidden" and backbone.kind != "causal":
-            return None
-        room = backbone.max_tokens - prompter.room
-        if room < 1:
-            raise ConfigError(
-                expected=f"prompts shorter than the {backbone.max_tokens} positions of the model",
-                got=f"{prompter.room} prompt tokens",
-                remedy="Choose fewer or shorter prompts.",
-            )
-        return room
+    def queries(self, examples: Examples, *, cached: bool = True) -> Float[Tensor, "n Q"]:
+        """Return the query features of all examples; see `Feed.queries`."""
+        return self.feed.queries(examples, cached=cached)
 
 
 def _completed(manifest: dict[str, Any]) -> dict[str, Any] | None:
@@ -653,4 +530,4 @@ class _Later:
         learner = self.learner
         part, _ = learner._split(self.examples, self.index)
         seed = derive(learner.seed, "start", self.index)
-        yield from learner._loader(part, shuffle=True, seed=seed, fixed=False, whole=True)
+        yield from learner.feed.loader(part, shuffle=True, seed=seed, fixed=False, whole=True)

@@ -101,7 +101,7 @@ class TaskFreeLearner:
             grows = alarm or not self.growths
             self._announce(examples, grows)
             self._learn(examples, grows)
-        learner.passes.clear()  # made with prompts, or a choice of them, that may be other now
+        learner.feed.passes.clear()  # made with prompts, or a choice of them, that may be other now
         learner.train_seconds += time.perf_counter() - started
         self.chunks += 1
         return grows
@@ -120,7 +120,7 @@ class TaskFreeLearner:
             return
         if self.growths:
             self._close()
-        loader = learner._loader(examples, fixed=False, whole=True)
+        loader = learner.feed.loader(examples, fixed=False, whole=True)
         learner.model.begin_task(classes, batches=loader if learner.model.needs_start else ())
         learner.model.to(learner.device)
         learner.done.append(f"task {len(self.growths)}, from chunk {self.chunks}")
@@ -136,7 +136,9 @@ class TaskFreeLearner:
         trains = next(model.parameters(), None) is not None
         if trains and (grows or not model.head.fits):
             seed = derive(learner.seed, "chunk order", self.chunks)
-            loader = learner._loader(examples, task=task, shuffle=True, seed=seed, training=True)
+            loader = learner.feed.loader(
+                examples, task=task, shuffle=True, seed=seed, training=True
+            )
             label = f"chunk {self.chunks} (task {task})"
             learner.trained.add(model)
             learner.losses.append(
@@ -151,7 +153,7 @@ class TaskFreeLearner:
                 )
             )
         if model.head.fits:
-            model.end_task(learner._loader(examples, task=task, whole=True))
+            model.end_task(learner.feed.loader(examples, task=task, whole=True))
 
     # Files
 
@@ -208,12 +210,13 @@ class TaskFreeLearner:
 @contextlib.contextmanager
 def _forgetting(learner: Learner) -> Iterator[None]:
     """Keep features and prepared inputs for one chunk only: a stream may have no end."""
-    kept = learner.cache, learner.prepared
-    learner.cache, learner.prepared = QueryCache(), PreparedCache()
+    feed = learner.feed
+    kept = feed.cache, feed.prepared
+    feed.cache, feed.prepared = QueryCache(), PreparedCache()
     try:
         yield
     finally:
-        learner.cache, learner.prepared = kept
+        feed.cache, feed.prepared = kept
 
 
 def _entry(manifest: dict[str, Any]) -> dict[str, Any] | None:

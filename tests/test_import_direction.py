@@ -28,7 +28,7 @@ LAYERS = [
     {"output"},
     {"model"},
     {"rules", "exact"},
-    {"methods", "meter", "optimise", "checkpoint"},
+    {"methods", "meter", "optimise", "checkpoint", "feed"},
     {"learner"},
     {"task_free"},
     {"report", "explain"},
@@ -118,7 +118,7 @@ def test_the_core_works_without_the_extras():
         for path in FILES
         if unit(path) not in {"interop", "__main__", "__init__"} and path.name != "__init__.py"
     ]
-    blocked = ["avalanche", "gguf", "matplotlib", "peft", "torchvision"]
+    blocked = ["avalanche", "faiss", "gguf", "matplotlib", "peft", "torchvision"]
     python(
         f"import sys, importlib\n"
         f"sys.modules.update(dict.fromkeys({blocked!r}))\n"

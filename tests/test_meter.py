@@ -112,7 +112,7 @@ def test_the_timed_evaluation_prepares_each_image_once(row, monkeypatch):
 
     monkeypatch.setattr(backbone, "prepare", prepare)
     kept = PreparedCache()
-    learner.prepared = kept
+    learner.feed.prepared = kept
     expected = learner.evaluate(stream("vit"))
     images.clear()
     assert learner.evaluate(stream("vit"), cached=False) == expected

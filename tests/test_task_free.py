@@ -133,16 +133,16 @@ def test_rules_see_the_end_of_each_task_once():
 def test_nothing_of_a_chunk_is_kept_after_it():
     cache, prepared = QueryCache(), PreparedCache()
     run = free(L2P(slots_per_task=1, top_k=1, length=2), Scripted(3), cache=cache)
-    run.learner.prepared, asked = prepared, []
+    run.learner.feed.prepared, asked = prepared, []
     query = VIT.query
     VIT.query = lambda batch: asked.append(len(batch["pixel_values"])) or query(batch)
     try:
         for x, y in chunks():
             run.observe(x, y)
-            assert not prepared._kept and not run.learner.passes._tables
+            assert not prepared._kept and not run.learner.feed.passes._tables
     finally:
         del VIT.query
-    assert not cache._tables and run.learner.cache is cache
+    assert not cache._tables and run.learner.feed.cache is cache
     assert asked == [8] * 6, "each query is computed once"
 
 

@@ -21,7 +21,7 @@ def check_row(method: Method, learner: Learner, stream: Stream) -> None:
         DataError: tasks that its training cannot use.
     """
     learner._check_told(stream)
-    learner._max_tokens()
+    learner.feed.max_tokens()
     if method.joint:  # its only task has all classes, whatever each of the stream has
         learner._check_trainable(stream.class_order, "joint")
         return

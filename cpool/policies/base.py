@@ -148,6 +148,11 @@ class Policy(nn.Module):
         """Return which slots belong to `task` or to everybody."""
         return (self.owner == (-2 if task is None else task)) | (self.owner == -1)
 
+    def reached(self, available: Bool[Tensor, " M"] | None, task: int | None) -> Bool[Tensor, " M"]:
+        """Return the slots that may be chosen, those of tasks up to `task` if it is told."""
+        allowed = self.candidates(available)
+        return allowed if task is None else self.candidates(allowed & (self.owner <= task))
+
     def candidates(self, available: Bool[Tensor, " M"] | None, need: int = 1) -> Bool[Tensor, " M"]:
         """Return the slots that may be chosen, after checking that `need` of them exist."""
         if available is None:

@@ -18,7 +18,8 @@ class DomainRouter(Policy):
 
     `d(q) = argmin_d min_{c in d} (q − μ_dc)ᵀ Σ⁻¹ (q − μ_dc)`, Σ the covariance within classes that
     all domains share, shrunk towards its mean variance. Counts, sums and second moments add up in
-    float64, so the order of the samples does not matter. With one domain no query is needed.
+    float64, so the order of the samples does not matter. With one domain a prediction needs no
+    query.
 
     Args:
         query_size: Q.

@@ -91,9 +91,7 @@ class Mixture(Policy):
     ) -> Selection:
         """Weight the available slots for each sample; those of tasks up to `task` if it is told."""
         assert query is not None
-        allowed = self.candidates(available)
-        if task is not None:
-            allowed = self.candidates(allowed & (self.owner <= task))
+        allowed = self.reached(available, task)
         slots = allowed.nonzero()[:, 0]
         keys = F.normalize(self.keys.read(slots).float(), dim=1)
         cosine = F.normalize(query.float(), dim=1) @ keys.T

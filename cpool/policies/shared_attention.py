@@ -87,9 +87,7 @@ class SharedAttention(Policy):
     ) -> Selection:
         """Weight the available slots for each sample; those of tasks up to `task` if it is told."""
         assert query is not None
-        allowed = self.candidates(available)
-        if task is not None:
-            allowed = self.candidates(allowed & (self.owner <= task))
+        allowed = self.reached(available, task)
         slots = allowed.nonzero()[:, 0]
         score = self._scores(query)[:, slots]
         loss = score.new_zeros(())

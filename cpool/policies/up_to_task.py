@@ -33,9 +33,7 @@ class UpToTask(Policy):
         available: Bool[Tensor, " M"] | None = None,
     ) -> Selection:
         """Choose the available slots up to the told task, index [1 K]."""
-        allowed = self.candidates(available)
-        if task is not None:
-            allowed = self.candidates(allowed & (self.owner <= task))
+        allowed = self.reached(available, task)
         chosen = allowed.nonzero()[:, 0].flip(0)
         return Selection(chosen[None], None, torch.zeros((), device=chosen.device))
 

@@ -111,9 +111,29 @@ def test_features_of_the_frozen_slot_are_computed_once():
     learner = Learner(model, epochs=1, device="cpu", quiet=True)
     learner.fit_task(stream("vit")[0])
     learner.evaluate(stream("vit")[:1])
-    misses = learner.passes.misses
+    kept = learner.feed.passes
+    misses = kept.misses
     learner.evaluate(stream("vit")[:1])
-    assert learner.passes.misses == misses and learner.passes.hits > 0
+    assert kept.misses == misses and kept.hits > 0
+    for task in stream("vit")[1:]:
+        learner.fit_task(task)
+    misses = kept.misses
+    learner.evaluate(stream("vit")[:1])
+    assert kept.misses == misses, "also after tasks that changed the router and the head"
+
+
+def test_features_of_a_changed_choice_are_dropped():
+    backbone = tiny.backbone("vit")
+    with seeded(0, "build"):
+        model = PromptRidge(projection=50, length=2, domains="task").build(backbone)
+    learner = Learner(model, epochs=1, device="cpu", quiet=True)
+    for task in stream("vit"):
+        learner.fit_task(task)
+        learner.evaluate(stream("vit")[: task.index + 1])
+    kept = sum(table.count for table in learner.feed.passes._tables.values())
+    assert kept <= sum(len(t.train) + len(t.test) for t in stream("vit"))
+    anew = learner._predict(stream("vit")[0].test, cached=False).probabilities
+    assert np.abs(learner._predict(stream("vit")[0].test).probabilities - anew).max() < 1e-6
 
 
 def conflicting(permute: bool) -> Stream:

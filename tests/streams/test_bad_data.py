@@ -15,9 +15,9 @@ IMAGES = np.zeros((4, 8, 8), np.uint8)
 NAN = np.where(np.arange(12).reshape(4, 3) == 7, np.nan, 0.0)
 
 
-def stream(x: Any = X, y: Any = Y, x_test: Any = None, y_test: Any = None, **options: Any) -> None:
+def stream(x: Any = X, y: Any = Y, x_test: Any = None, y_test: Any = None, **options: Any) -> Any:
     test = (x if x_test is None else x_test, y if y_test is None else y_test)
-    class_incremental(x, y, *test, tasks=2, **options)
+    return class_incremental(x, y, *test, tasks=2, **options)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,6 @@ def test_data_sets_must_yield_pairs() -> None:
 
 
 def test_good_borders() -> None:
-    stream(x=np.ones((4, 8, 8)))
-    stream(x=np.zeros((4, 8, 8, 1), np.float32))
-    stream(x=np.full((4, 3), -1e30))
-    stream(x=IMAGES, validation=0.999)
+    for x in (np.ones((4, 8, 8)), np.zeros((4, 8, 8, 1), np.float32), np.full((4, 3), -1e30)):
+        assert sum(len(task.train) + len(task.validation) for task in stream(x=x)) == 4
+    assert all(len(task.train) for task in stream(x=IMAGES, validation=0.999))
