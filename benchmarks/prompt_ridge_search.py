@@ -59,6 +59,7 @@ PREFIXES: dict[str, dict[str, Any]] = {
     "lr 0.03": {"lr": 0.03},
     "4 epochs": {"epochs": 4},
     "16 epochs": {"epochs": 16},
+    "auto": {"prompt": "auto", "projection": 4000},
 }
 HEAD: dict[str, Any] = {"layers": 0.5, "kind": "cosine", "gamma": 0.7, "projection": 4000}
 RIDGES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 2e-3, 3e-3, 1e-2, 3e-2)
@@ -100,18 +101,21 @@ class Features:
             return {name: file[name] for name in file.files}
 
     def _make(self, options: dict[str, Any], seed: int) -> dict[str, Any]:
-        options = dict(options)
+        options = {"prompt": "trained", "projection": 16, **options}
         train = {key: options.pop(key) for key in ("lr", "epochs") if key in options}
         started = time.perf_counter()
         with seeded(seed, "build"):
-            model = PromptRidge(domains="one", projection=16, seed=0, **options).build(
-                self.backbone
-            )
+            model = PromptRidge(domains="one", seed=0, **options).build(self.backbone)
         learner = Learner(model, seed=seed, device="cpu", quiet=True, **train)
         learner.fit_task(self.stream[0])
         seconds = time.perf_counter() - started
         prompts = None if model.prompter is None else model.prompter.forced(0)
         made: dict[str, Any] = {"seconds": np.array(seconds)}
+        if options["prompt"] == "auto":
+            decision = model.rules[0].decisions[0]
+            made["decision"] = np.array([decision["gain"], decision["error"], decision["prompt"]])
+            if not decision["prompt"]:
+                prompts = None
         for split in ("train", "validation"):
             rows = [getattr(task, split) for task in self.stream]
             parts = [self._states(part, prompts) for part in rows]
@@ -193,9 +197,9 @@ def trials(seeds: list[int]) -> Iterator[tuple[str, dict[str, Any], int]]:
     for change in WON:
         yield "trained", {**HEAD, "layers": 1.0, **change}, 0
     for seed in seeds:
-        for prefix in ("trained", "random", "none"):
+        for prefix in ("trained", "random", "none", "auto"):
             yield prefix, {**HEAD, "layers": 1.0}, seed
-    for prefix in list(PREFIXES)[3:]:
+    for prefix in list(PREFIXES)[3:-1]:
         yield prefix, {**HEAD, "layers": 1.0}, 0
 
 
@@ -235,6 +239,7 @@ def main() -> None:
                 "best_ridge": best,
                 "prefix_seconds": float(data["seconds"]),
             }
+            | ({"decision": data["decision"].tolist()} if "decision" in data else {})
         )
         write_json(out, {"settings": section, "validation": 0.2, "trials": done})
         print(

@@ -205,6 +205,9 @@ def _check_prompts(first: PromptedModel, second: PromptedModel) -> None:
     )
     if not same:
         differ.append("prompts")
+    bare = [[b.policy.bare for b in m.prompter or ()] for m in (first, second)]
+    if bare[0] != bare[1]:
+        differ.append("slots without a prompt")
     if differ:
         raise StateError(
             expected="two models of the same prompts, backbone and hyper-parameters",

@@ -76,6 +76,7 @@ class Passes:
             elif all(len(b.pool) == 1 and not b.policy.needs_query for b in self.prompter):
                 # Nothing to choose: what the policies learn meanwhile does not matter.
                 parts = {b.name: b.pool.values() for b in self.prompter}
+                name = f"{name} {[b.policy.bare for b in self.prompter]}"
             else:
                 parts = self.prompter.state_dict()
                 name = f"{name} {task} {[_options(b.policy) for b in self.prompter]}"
@@ -122,6 +123,8 @@ class Passes:
         fits = None if prompts is None else _fits(prompts)
         if prompts is None or fits is None or bool(fits.all()):
             return self._run(batch, prompts)
+        if not bool(fits.any()):
+            return self._run(batch, None)[0], prompts
         keys = [k for k, v in batch.items() if len(v) == len(fits)]
         made: list[tuple[Tensor, Tensor]] = []
         for mask, part in ((fits, _rows(prompts, fits)), (~fits, None)):

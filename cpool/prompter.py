@@ -198,7 +198,8 @@ class Prompter(nn.Module):
             )
         branch.pool.check_slot(slot)
         index = torch.tensor([[slot]], device=branch.pool.trained_steps.device)
-        selection = Selection(index, None, torch.zeros((), device=index.device))
+        none = torch.zeros((), device=index.device)
+        selection = Selection(index, None, none, fits=branch.policy.fits(index))
         values = branch.pool.gather(selection)
         if isinstance(branch.site, EmbeddingSite):
             return Prompts(values[:, 0], {}, selection.loss, {branch.name: selection})

@@ -31,7 +31,8 @@ class PromptRidge(Method):
     The defaults were chosen on validation data (`benchmarks/prompt_ridge_search.py`).
 
     Attributes:
-        prompt: "trained", "random" (never trained) or "none".
+        prompt: "auto", trained and kept only where it pays on held-out training rows, "trained",
+            "random" (never trained) or "none".
         length: P, prefix tokens a layer.
         layers: share of the layers that are read, from the last; 0 reads the final state alone,
             pooled as the query is.
@@ -49,7 +50,7 @@ class PromptRidge(Method):
     summary: ClassVar[str] = "prefix trained once a domain, several layers, additive ridge (ours)"
     train: ClassVar[TrainSettings] = TrainSettings(lr=0.01, epochs=8, schedule="cosine")
 
-    prompt: Literal["trained", "random", "none"] = "trained"
+    prompt: Literal["auto", "trained", "random", "none"] = "auto"
     length: int = 8
     layers: float = 1.0
     projection: int = 10_000
@@ -64,7 +65,7 @@ class PromptRidge(Method):
         """Refuse what has no solution."""
         check_prefix(self)
         choices = {
-            "prompt": ("trained", "random", "none"),
+            "prompt": ("auto", "trained", "random", "none"),
             "kind": ("cosine", "orthogonal", "relu"),
             "domains": ("one", "task", "auto"),
         }
@@ -79,7 +80,7 @@ class PromptRidge(Method):
     @property
     def trains(self) -> bool:
         """Whether the first task has steps of optimisation."""
-        return self.prompt == "trained"
+        return self.prompt in ("auto", "trained")
 
     def compose(self, backbone: Backbone) -> PromptedModel:
         """A prefix with a router, a probe for the first session, and a ridge a domain."""
@@ -88,14 +89,15 @@ class PromptRidge(Method):
         seed = int(torch.randint(2**31 - 1, ())) if self.seed is None else self.seed
         if self.prompt == "none":
             return PromptedModel(backbone, self._ridge(size, seed), readout=readout)
-        trained, one = self.prompt == "trained", self.domains == "one"
+        # One slot that may stay bare needs a router that says so.
+        one = self.domains == "one" and self.prompt != "auto"
         experts = ExpertHead(size, lambda: self._ridge(size, _seed_of(experts, seed)), fits=True)
         lasting: Head = self._ridge(size, seed) if one else experts
-        sessions = (1 if one else None) if trained else 0
+        sessions = (1 if one else None) if self.trains else 0
         head = SessionHead(lasting, lambda: CosineHead(size), sessions=sessions)
         policy = OwnSlot() if one else self._router(backbone)
         branch = session_branch(backbone, self.length, policy)
-        rule = Domains(self.domains, trained=trained)
+        rule = Domains(self.domains, trained=self.trains, must_pay=self.prompt == "auto")
         return PromptedModel(
             backbone,
             head,

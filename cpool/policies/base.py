@@ -26,6 +26,7 @@ class Policy(nn.Module):
     needs_start: bool = False  # of the object: it may depend on an option
     needs_end: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = False  # whether it learns the classes of a task at its end
+    bare: tuple[int, ...] = ()  # slots whose samples run without a prompt
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,6 +55,12 @@ class Policy(nn.Module):
         available: Bool[Tensor, " M"] | None = None,
     ) -> Selection:
         """Choose slots for each query among the available ones."""
+
+    def fits(self, index: Int[Tensor, "B 1"]) -> Bool[Tensor, " B"] | None:
+        """Return which of the chosen slots have a prompt that is used; None where all have."""
+        if not self.bare:
+            return None
+        return ~torch.isin(index[:, 0], torch.tensor(self.bare, device=index.device))
 
     def start_task(self, query: Float[Tensor, "n Q"], task: int) -> None:
         """Look at the training queries of a task before it is trained (policies that need it)."""

@@ -21,6 +21,8 @@ class DomainRouter(Policy):
     float64, so the order of the samples does not matter. With one domain a prediction needs no
     query.
 
+    A domain may be bare: its samples are told that no prompt fits them, and run without one.
+
     Args:
         query_size: Q.
         shrinkage: share of the mean variance in Σ, in (0, 1].
@@ -37,6 +39,7 @@ class DomainRouter(Policy):
         self.forgettable = forgettable
         self.current: int | None = None  # the slot of the task to come; None for a new one
         self.slot_of: list[int] = []  # by task
+        self.bare: tuple[int, ...] = ()  # slots whose samples run without a prompt
         self.keys: list[tuple[int, int]] = []  # (slot, class) of each row
         self.shares: list[dict[str, list[int]]] = []  # what is kept of each task
         double = torch.float64
@@ -180,20 +183,27 @@ class DomainRouter(Policy):
         if task is not None or query is None or len(self) == 1:
             slot = len(self) - 1 if task is None else self.slot_of[task]
             index = torch.tensor([[slot]], device=self.owner.device)
-            return Selection(index, None, none)
+            return Selection(index, None, none, fits=self.fits(index))
         distance = self.distance(query).masked_fill(~allowed, torch.inf)
         index = distance.argmin(dim=1, keepdim=True)
-        return Selection(index, None, none, -distance.gather(1, index))
+        return Selection(index, None, none, -distance.gather(1, index), self.fits(index))
 
     def layout(self) -> dict[str, Any]:
         """Return which task uses which slot, and which class each mean is of."""
         keys = [list(key) for key in self.keys]
-        return {**super().layout(), "slot_of": self.slot_of, "keys": keys, "shares": self.shares}
+        return {
+            **super().layout(),
+            "slot_of": self.slot_of,
+            "keys": keys,
+            "shares": self.shares,
+            "bare": list(self.bare),
+        }
 
     def restore(self, layout: Mapping[str, Any]) -> None:
         """Make room for the means of `layout`."""
         super().restore(layout)
         self.slot_of = list(layout["slot_of"])
+        self.bare = tuple(layout.get("bare", ()))  # absent from older checkpoints
         self.keys = [(slot, label) for slot, label in layout["keys"]]
         sums = self.get_buffer("sums")
         self.counts = self.get_buffer("counts").new_zeros(len(self.keys))

@@ -1,4 +1,4 @@
-"""Domains: decides, on training data alone, whether a task gets a slot of its own."""
+"""Domains: decides, on training data alone, whether a task gets a slot and a prompt of its own."""
 
 import copy
 from collections.abc import Iterable, Mapping
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cpool.heads import Head
+from cpool.policies.domain_router import DomainRouter
 from cpool.rule import Rule
 
 __all__ = ["Domains"]
@@ -24,23 +25,34 @@ class Domains(Rule):
         right by a head of its own, and sent there by the router
             > right by the head of an old domain after adding the task to it + standard error.
 
+    With `must_pay`, the prompt of a new slot, of the first one too, is judged as well: on the
+    held-out rows a head over prompted features must have a smaller squared error `‖y − ŷ‖²` than
+    one over the frozen model's own features. Otherwise the slot is left bare: its samples run
+    without a prompt. (No standard error is asked for here: the first task is small, and there a
+    gain of one error was too much to ask of prompts that paid over all tasks.)
+
     Args:
         mode: which of the three.
         trained: whether a new slot is trained; otherwise it stays as it was drawn.
+        must_pay: whether a new prompt is taken away again where it does not pay.
     """
 
     def __init__(
-        self, mode: Literal["one", "task", "auto"] = "auto", *, trained: bool = True
+        self,
+        mode: Literal["one", "task", "auto"] = "auto",
+        *,
+        trained: bool = True,
+        must_pay: bool = False,
     ) -> None:
         super().__init__()
-        self.mode, self.trained = mode, trained
-        self.candidate = False
+        self.mode, self.trained, self.must_pay = mode, trained, must_pay
+        self.candidate, self.new = False, False
         self.decisions: list[dict[str, Any]] = []
 
     @property
     def held_out(self) -> float:
-        """A fifth while a candidate is on trial."""
-        return 0.2 if self.candidate else 0.0
+        """A fifth while a slot or its prompt is on trial."""
+        return 0.2 if self.candidate or (self.must_pay and self.new) else 0.0
 
     def before(
         self, model: Any, batches: Iterable[Mapping[str, Tensor]], classes: list[int], task: int
@@ -51,13 +63,14 @@ class Domains(Rule):
         seen = bool(set(classes) & set(model.classes)) and len(classes) > 1
         self.candidate = self.mode == "auto" and not empty and seen
         new = empty or self.mode == "task" or self.candidate
+        self.new = new
         self._use(model, task, len(branch.pool) if new else 0, new)
 
     def _use(self, model: Any, task: int, slot: int, new: bool) -> None:
         branch = next(iter(model.prompter))
         branch.growing = new
         model.head.training_session = new and self.trained
-        if self.mode != "one":
+        if isinstance(branch.policy, DomainRouter):
             branch.policy.assign(task, slot)
             model.head.lasting.current = slot
 
@@ -75,10 +88,14 @@ class Domains(Rule):
         held: Iterable[Mapping[str, Tensor]],
         task: int,
     ) -> None:
-        """Keep the candidate if it pays, else take it away and join the best old domain."""
+        """Keep the prompt if it pays, then the slot if it does, else join the best old domain."""
         rows = [_Rows(model, batches) for batches in (trained, held)]
         branch = next(iter(model.prompter))
         newest = len(branch.pool) - 1
+        if self.must_pay:
+            self._try_bare(model, rows[0], rows[1], task)
+        if not self.candidate:
+            return
         own = _own(model, rows[0], rows[1], newest)
         joined = [_joined(model, rows[0], rows[1], slot) for slot in range(newest)]
         best = max(range(newest), key=lambda slot: joined[slot])
@@ -90,12 +107,28 @@ class Domains(Rule):
         self.candidate = False
         if pays:
             return
+        branch.policy.bare = tuple(slot for slot in branch.policy.bare if slot != newest)
         plan = [[{i: 1.0}] for i in range(newest)]
         branch.pool.recombine(plan)
         branch.policy.drop_newest()
         model.head.lasting.drop_newest()
         self._use(model, task, best, new=False)
         model.head.lasting.expert(best).begin_task(list(model.tasks[task]))
+
+    def _try_bare(self, model: Any, fit: "_Rows", held: "_Rows", task: int) -> None:
+        """Leave the newest slot bare unless its prompt lowers the error on the held-out rows."""
+        branch = next(iter(model.prompter))
+        newest, before = len(branch.pool) - 1, branch.policy.bare
+        prompted = _errors(model, fit, held, newest)
+        branch.policy.bare = (*before, newest)
+        gain = _errors(model, fit, held, newest) - prompted
+        error = gain.std() / len(gain) ** 0.5
+        pays = bool(gain.mean() > 0)
+        if pays:
+            branch.policy.bare = before
+        self.decisions.append(
+            {"task": task, "gain": float(gain.mean()), "error": float(error), "prompt": pays}
+        )
 
     def layout(self) -> dict[str, Any]:
         """Return what was decided so far."""
@@ -130,6 +163,18 @@ def _right(head: Head, fit: _Rows, held: _Rows, model: Any, slot: int) -> Tensor
     names = torch.tensor(head.classes, device=features.device)
     answers = names[head(held.features(model, slot)).argmax(dim=1)]
     return answers == held.labels.to(answers.device)
+
+
+def _errors(model: Any, fit: _Rows, held: _Rows, slot: int) -> Tensor:
+    """Fit a head on one part, and return the squared error of each row of the other."""
+    head = model.head.lasting.make().to(held.query.device)
+    features = fit.features(model, slot)
+    head.begin_task(sorted(set(fit.labels.tolist())))
+    head.fit(features, fit.labels.to(features.device))
+    answers: Tensor = head(held.features(model, slot)).double()
+    names = torch.tensor(head.classes, device=answers.device)
+    wanted = (held.labels.to(answers.device).unsqueeze(1) == names).to(answers)
+    return (answers - wanted).square().sum(dim=1)
 
 
 def _own(model: Any, fit: _Rows, held: _Rows, slot: int) -> float:

@@ -157,7 +157,7 @@ def conflicting(permute: bool) -> Stream:
 
 def domains_of(tasks: Stream, **options) -> Learner:
     # So few random features that one head cannot answer both domains.
-    return learned("vit", tasks=tasks, projection=20, **options)
+    return learned("vit", tasks=tasks, **{"projection": 20, "prompt": "trained", **options})
 
 
 def slots(learner: Learner) -> int:
@@ -184,6 +184,75 @@ def test_the_same_domain_again_gets_no_slot():
     again = domains_of(domain_incremental(tasks, validation=0, seed=0), domains="one")
     grams = again.model.head.lasting.gram, learner.model.head.lasting.expert(0).gram
     assert torch.equal(*grams), "the rows held out for the judgement are learned, too"
+
+
+def bare(learner: Learner) -> tuple[int, ...]:
+    return learner.model.prompter.branches["session"].policy.bare
+
+
+@pytest.mark.parametrize("domains", ["one", "auto"])
+def test_a_prompt_that_does_not_pay_leaves_the_frozen_models_own_features(domains, tmp_path):
+    # Images of one colour each: the frozen model tells them apart, and no prompt does it better.
+    rng = np.random.default_rng(0)
+    y = np.arange(80) % 4
+    x = (60 * y[:, None, None, None] + rng.integers(0, 9, (80, 10, 12, 3))).astype(np.uint8)
+    tasks = class_incremental(x, y, x, y, tasks=2, validation=0, seed=0)
+    auto = learned("vit", tasks=tasks, domains=domains, seed=5, projection=200)
+    none = Learner(
+        PromptRidge(
+            prompt="none", seed=int(auto.model.head.lasting.expert(0).expand.seed), projection=200
+        ).build(tiny.backbone("vit")),
+        device="cpu",
+        quiet=True,
+    )
+    none.run(tasks)
+    assert bare(auto) == (0,)
+    assert [d["prompt"] for d in auto.model.rules[0].decisions] == [False]
+    # The order of the rows, and with it the rounding of sums, differs.
+    assert np.abs(auto.predict_proba(x) - none.predict_proba(x)).max() < 1e-6
+    assert np.array_equal(auto.predict_proba(x[:1]), auto.predict_proba(x)[:1])
+    auto.save(tmp_path)
+    loaded = Learner.load(tmp_path, tiny.backbone("vit"), device="cpu", quiet=True)
+    assert bare(loaded) == (0,)
+    assert np.array_equal(loaded.predict_proba(x), auto.predict_proba(x))
+
+
+def test_a_prompt_that_pays_stays_and_the_decision_is_that_of_the_equation():
+    tasks = conflicting(False)
+    model = PromptRidge(projection=20, length=2, seed=3).build(tiny.backbone("vit"))
+    learner = Learner(model, seed=0, epochs=20, lr=0.03, device="cpu", quiet=True)
+    seen = {}
+    rule = model.rules[0]
+    judge = rule.judge
+
+    def keep(model, trained, held, task):
+        seen["parts"] = list(trained), list(held)
+        judge(model, trained, held, task)
+
+    rule.judge = keep
+    learner.fit_task(tasks[0])
+    head = model.head.lasting.expert(0)
+    errors = {}
+    whole = model.prompter
+    for name, prompter in (("prompted", whole), ("frozen", None)):
+        x, y = [], []
+        for part in seen["parts"]:
+            rows = {k: torch.cat([b[k] for b in part]) for k in ("pixel_values", "labels")}
+            model.prompter = prompter
+            z = phi(model, {"pixel_values": rows["pixel_values"]})
+            offset = head.expand.offset.double().numpy()
+            x.append(np.cos(z @ head.expand.matrix.double().numpy() + offset))
+            y.append(np.eye(4)[rows["labels"]])
+        scale = 3e-3 * np.mean((x[0] ** 2).sum(axis=0))
+        weight = np.linalg.solve(x[0].T @ x[0] + scale * np.eye(20), x[0].T @ y[0])
+        errors[name] = ((x[1] @ weight - y[1]) ** 2).sum(axis=1)
+    model.prompter = whole
+    gain = errors["frozen"] - errors["prompted"]
+    decision = rule.decisions[0]
+    assert decision["gain"] == pytest.approx(gain.mean(), rel=1e-3, abs=1e-6)
+    assert decision["error"] == pytest.approx(gain.std(ddof=1) / math.sqrt(16), rel=1e-3)
+    assert decision["prompt"] == (gain.mean() > 0)
+    assert decision["prompt"], "this prompt pays"
 
 
 def test_a_candidate_is_judged_on_rows_that_it_was_not_trained_on(monkeypatch):
