@@ -39,6 +39,7 @@ class L2P(Method):
         capacity: when the pool grows, most slots at any time; None for no bound.
         evict: what happens to older slots that do not fit, see `cpool.policies.evict`.
         diversify: penalise slots that earlier tasks used often, in training (equation 4).
+        start: keys start at "random", U(-1, 1), or from "queries" of the task's training data.
         init: prompts start from U(-init, init).
         readout: what the head reads: the mean of the prompts' outputs (the paper), the mean over
             the real tokens, or [CLS]; in a causal model "prompts" becomes "tokens", since the
@@ -56,6 +57,7 @@ class L2P(Method):
     slots_per_task: int | None = None
     own_task: bool = True
     diversify: bool = False
+    start: Literal["random", "queries"] = "random"
     init: float = 1.0
     readout: Literal["prompts", "tokens", "cls"] = "prompts"
     capacity: int | None = None
@@ -65,6 +67,7 @@ class L2P(Method):
         """Refuse what the parts below do not check."""
         self.need(is_number(self.init) and self.init > 0, "init", "above 0 and finite")
         self.need(is_number(self.pull) and self.pull >= 0, "pull", "at least 0 and finite")
+        self.need(self.start in ("random", "queries"), "start", '"random" or "queries"')
         known = self.evict in ("usage", "merge", "pca")
         self.need(known, "evict", '"usage", "merge" or "pca"')
         grows = self.slots_per_task is not None
@@ -79,6 +82,7 @@ class L2P(Method):
             pull=self.pull,
             own_task=grows and self.own_task,
             diversify=self.diversify,
+            start=self.start,
         )
         site = EmbeddingSite()
         init = uniform(-self.init, self.init)

@@ -39,6 +39,7 @@ from tests import tiny
 ROWS: dict[str, Callable[[], Method]] = {
     "l2p": lambda: L2P(pool_size=4, top_k=2, length=2),
     "l2p_growing": lambda: L2P(slots_per_task=2, top_k=2, length=2),
+    "l2p_queries": lambda: L2P(slots_per_task=2, top_k=2, length=2, start="queries"),
     "l2p_diverse": lambda: L2P(pool_size=4, top_k=1, length=2, diversify=True),
     "dualprompt": lambda: DualPrompt(
         general_layers=(0,), expert_layers=(1, 2), general_length=2, expert_length=3

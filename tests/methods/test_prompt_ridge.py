@@ -210,7 +210,7 @@ def test_a_prompt_that_does_not_pay_leaves_the_frozen_models_own_features(domain
     assert [d["prompt"] for d in auto.model.rules[0].decisions] == [False]
     # The order of the rows, and with it the rounding of sums, differs.
     assert np.abs(auto.predict_proba(x) - none.predict_proba(x)).max() < 1e-6
-    assert np.array_equal(auto.predict_proba(x[:1]), auto.predict_proba(x)[:1])
+    assert np.abs(auto.predict_proba(x[:1]) - auto.predict_proba(x)[:1]).max() < 1e-6
     auto.save(tmp_path)
     loaded = Learner.load(tmp_path, tiny.backbone("vit"), device="cpu", quiet=True)
     assert bare(loaded) == (0,)
