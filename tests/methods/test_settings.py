@@ -34,7 +34,6 @@ from tests import tiny
         (L2P, {"init": 0.0}, "init above 0"),
         (L2P, {"init": float("inf")}, "init above 0 and finite"),
         (L2P, {"pull": -0.1}, "pull at least 0"),
-        (L2P, {"start": "zeros"}, 'start "random" or "queries"'),
         (DualPrompt, {"pull": float("nan")}, "pull at least 0 and finite"),
         (DualPrompt, {"init": -1.0}, "init above 0"),
         (DualPrompt, {"general_layers": (0, 0)}, "general_layers with each layer once"),
