@@ -20,7 +20,7 @@ class Domains(Rule):
     "one": all tasks share the first. "task": each has its own. "auto": classes that are new join
     the first domain, since sums over disjoint classes cannot conflict. For a task whose classes
     were seen before a candidate slot is trained on four fifths of its training rows; it stays if,
-    on the rest, it is better by more than a standard error:
+    on the rest, it is better by more than a standard error of the difference, row by row:
 
         right by a head of its own, and sent there by the router
             > right by the head of an old domain after adding the task to it + standard error.
@@ -98,12 +98,13 @@ class Domains(Rule):
             return
         own = _own(model, rows[0], rows[1], newest)
         joined = [_joined(model, rows[0], rows[1], slot) for slot in range(newest)]
-        best = max(range(newest), key=lambda slot: joined[slot])
-        error = (joined[best] * (1 - joined[best]) / len(rows[1].labels)) ** 0.5
-        pays = own > joined[best] + error
-        self.decisions.append(
-            {"task": task, "own": own, "joined": joined[best], "error": error, "kept": pays}
-        )
+        best = max(range(newest), key=lambda slot: float(joined[slot].mean()))
+        # Paired: most rows are easy or hard for both, and say nothing about the difference.
+        gain = own - joined[best]
+        error = float(gain.std(correction=0)) / len(gain) ** 0.5
+        pays = float(gain.mean()) > error
+        means = {"own": float(own.mean()), "joined": float(joined[best].mean())}
+        self.decisions.append({"task": task, **means, "error": error, "kept": pays})
         self.candidate = False
         if pays:
             return
@@ -177,15 +178,17 @@ def _errors(model: Any, fit: _Rows, held: _Rows, slot: int) -> Tensor:
     return (answers - wanted).square().sum(dim=1)
 
 
-def _own(model: Any, fit: _Rows, held: _Rows, slot: int) -> float:
+def _own(model: Any, fit: _Rows, held: _Rows, slot: int) -> Tensor:
+    """Return 1 for each row that the router sends to the slot and its own head answers right."""
     router = copy.deepcopy(next(iter(model.prompter)).policy)
     router.end_classes(fit.query, fit.labels, len(router.slot_of) - 1)
     sent = router.distance(held.query).argmin(dim=1) == slot
     made = model.head.lasting.make().to(held.query.device)
     right = _right(made, fit, held, model, slot)
-    return float((right & sent.to(right.device)).float().mean())
+    return (right & sent.to(right.device)).float()
 
 
-def _joined(model: Any, fit: _Rows, held: _Rows, slot: int) -> float:
+def _joined(model: Any, fit: _Rows, held: _Rows, slot: int) -> Tensor:
+    """Return 1 for each row that the head of an old slot answers right with the task added."""
     head = copy.deepcopy(model.head.lasting.expert(slot))
-    return float(_right(head, fit, held, model, slot).float().mean())
+    return _right(head, fit, held, model, slot).float()
