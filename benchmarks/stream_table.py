@@ -6,6 +6,7 @@ from typing import Any
 
 from benchmarks.effort import epochs, few_epochs, trials
 from cpool.meter import COSTS
+from cpool.methods import METHODS
 from cpool.report import text
 from cpool.report.loading import notes_of
 from cpool.report.ranking import BEST, ordered
@@ -149,6 +150,9 @@ def facts(document: Document) -> list[str]:
         lines.append(f"Reduced size: {', '.join(reduced)}.")
     few = few_epochs(document.rows)
     lines += [few] if few else []
+    other = choices(results["runs"])
+    if other:
+        lines.append(f"Choices other than the methods' defaults of this version: {other}.")
     if not results.get("search"):
         lines.append(
             "No search: settings are those of the experiment file, and the methods' defaults where "
@@ -170,6 +174,30 @@ def facts(document: Document) -> list[str]:
         f"{environment.get('cpu')}, {environment.get('threads')} thread(s) a process{took}."
     )
     return lines
+
+
+def choices(runs: list[dict[str, Any]]) -> str:
+    """Name the options that a row with a method's own name chose otherwise than its default.
+
+    Numbers are left to the experiment file; a choice can make a row another method.
+    """
+    said = {}
+    for run in runs:
+        if run["label"] != run["method"] or run["method"] not in METHODS:
+            continue
+        usual = vars(METHODS[run["method"]]())
+        differ = [
+            f"{key} = {value}"
+            for key, value in run["hyper_parameters"].items()
+            if isinstance(value, str | bool)
+            and key in usual
+            and usual[key] != value
+            # A number in place of "auto", or the other way round, is a number.
+            and isinstance(usual[key], type(value))
+        ]
+        if differ:
+            said[run["label"]] = f"`{run['label']}` with {', '.join(differ)}"
+    return "; ".join(said[label] for label in sorted(said))
 
 
 def _paragraphs(lines: list[str]) -> list[str]:

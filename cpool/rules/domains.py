@@ -185,7 +185,8 @@ def _own(model: Any, fit: _Rows, held: _Rows, slot: int) -> Tensor:
     sent = router.distance(held.query).argmin(dim=1) == slot
     made = model.head.lasting.make().to(held.query.device)
     right = _right(made, fit, held, model, slot)
-    return (right & sent.to(right.device)).float()
+    own: Tensor = (right & sent.to(right.device)).float()
+    return own
 
 
 def _joined(model: Any, fit: _Rows, held: _Rows, slot: int) -> Tensor:

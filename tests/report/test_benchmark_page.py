@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import tables
 from benchmarks.merge_seeds import merge
-from benchmarks.stream_table import Document, prediction_ratio, table, training_ratio
+from benchmarks.stream_table import Document, choices, prediction_ratio, table, training_ratio
 from cpool.meter import COSTS
 from cpool.methods import METHODS
 
@@ -118,6 +118,15 @@ def test_epochs_and_trials_of_every_row_are_said(document: Document) -> None:
     assert "1 of 5 rows that train had fewer epochs than the settings of their papers" in text
     results["runs"] = [run for run in results["runs"] if run["label"] != "L2P"]
     assert "fewer epochs" not in "\n".join(table(document))
+
+
+def test_a_choice_that_makes_a_row_another_method_is_said() -> None:
+    trained = {"label": "prompt_ridge", "method": "prompt_ridge", "seed": 0}
+    trained["hyper_parameters"] = {"prompt": "trained", "length": 3, "ridge": "auto", "gone": True}
+    named = {**trained, "label": "prompt_ridge trained"}
+    usual = {"label": "ncm", "method": "ncm", "seed": 0, "hyper_parameters": {}}
+    assert choices([named, usual]) == ""
+    assert choices([trained, named, usual]) == "`prompt_ridge` with prompt = trained"
 
 
 def test_a_table_without_a_search_says_so(document: Document) -> None:

@@ -387,3 +387,12 @@ def test_committed_results_are_those_of_their_file():
         assert document["settings"] == settings_of(asked)
         assert set(document["y"]) <= set(METRICS)
         assert (document["title"], document["question"]) == (asked.title, asked.question)
+
+
+def test_the_page_on_the_order_of_the_papers_cites_what_the_studies_found():
+    pages = ROOT / "docs" / "pages"
+    said = (pages / "papers.md").read_text(encoding="utf-8").replace("\n", " ")
+    figures = re.findall(r"\d+\.\d+ ± \d+\.\d+", said)
+    found = (pages / "studies.md").read_text(encoding="utf-8")
+    assert len(figures) > 15
+    assert [figure for figure in figures if figure not in found] == []
