@@ -39,7 +39,6 @@ class DomainRouter(Policy):
         self.forgettable = forgettable
         self.current: int | None = None  # the slot of the task to come; None for a new one
         self.slot_of: list[int] = []  # by task
-        self.bare: tuple[int, ...] = ()  # slots whose samples run without a prompt
         self.keys: list[tuple[int, int]] = []  # (slot, class) of each row
         self.shares: list[dict[str, list[int]]] = []  # what is kept of each task
         double = torch.float64
@@ -66,6 +65,7 @@ class DomainRouter(Policy):
     def drop_newest(self) -> None:
         """Remove the newest slot, of which nothing is known yet."""
         self.owner = self.owner[:-1].clone()
+        self.bare = tuple(slot for slot in self.bare if slot < len(self))
 
     def end_classes(
         self, query: Float[Tensor, "n Q"], labels: Int[Tensor, " n"], task: int

@@ -113,7 +113,6 @@ class Domains(Rule):
         self.candidate = False
         if pays:
             return
-        branch.policy.bare = tuple(slot for slot in branch.policy.bare if slot != newest)
         plan = [[{i: 1.0}] for i in range(newest)]
         branch.pool.recombine(plan)
         branch.policy.drop_newest()
@@ -146,7 +145,7 @@ class Domains(Rule):
 
 
 class _Rows:
-    """Batches with what is read of them more than once."""
+    """Batches with what is read of them more than once: queries, labels, features of each slot."""
 
     def __init__(self, model: Any, batches: Iterable[Mapping[str, Tensor]]) -> None:
         self.batches = batches  # read anew for each slot: a task may not fit into memory
@@ -155,29 +154,37 @@ class _Rows:
             labels.append(batch["labels"])
             queries.append(model.query(batch))
         self.labels, self.query = torch.cat(labels), torch.cat(queries)
+        self.kept: dict[tuple[int, bool], Tensor] = {}
 
     def features(self, model: Any, slot: int) -> Tensor:
-        prompts = model.prompter.forced(slot)
-        return torch.cat([model.passes.run(b, prompts)[0] for b in self.batches]).float()
+        key = slot, slot in next(iter(model.prompter)).policy.bare
+        if key not in self.kept:
+            prompts = model.prompter.forced(slot)
+            parts = [model.passes.run(b, prompts)[0] for b in self.batches]
+            self.kept[key] = torch.cat(parts).float()
+        return self.kept[key]
+
+
+def _answers(head: Head, fit: _Rows, held: _Rows, model: Any, slot: int) -> Tensor:
+    """Fit a head on one part, and return its logits of the other."""
+    features = fit.features(model, slot)
+    head.begin_task(sorted(set(fit.labels.tolist())))
+    head.fit(features, fit.labels.to(features.device))
+    answers: Tensor = head(held.features(model, slot))
+    return answers
 
 
 def _right(head: Head, fit: _Rows, held: _Rows, model: Any, slot: int) -> Tensor:
-    """Fit a head on one part, and return which rows of the other it answers right."""
-    features = fit.features(model, slot)
-    head.begin_task(sorted(set(fit.labels.tolist())))
-    head.fit(features, fit.labels.to(features.device))
-    names = torch.tensor(head.classes, device=features.device)
-    answers = names[head(held.features(model, slot)).argmax(dim=1)]
-    return answers == held.labels.to(answers.device)
+    """Return which held-out rows a head answers right that was fitted on the others."""
+    answers = _answers(head, fit, held, model, slot)
+    names = torch.tensor(head.classes, device=answers.device)
+    return names[answers.argmax(dim=1)] == held.labels.to(answers.device)
 
 
 def _errors(model: Any, fit: _Rows, held: _Rows, slot: int) -> Tensor:
-    """Fit a head on one part, and return the squared error of each row of the other."""
+    """Return the squared error of each held-out row under a new head fitted on the others."""
     head = model.head.lasting.make().to(held.query.device)
-    features = fit.features(model, slot)
-    head.begin_task(sorted(set(fit.labels.tolist())))
-    head.fit(features, fit.labels.to(features.device))
-    answers: Tensor = head(held.features(model, slot)).double()
+    answers = _answers(head, fit, held, model, slot).double()
     names = torch.tensor(head.classes, device=answers.device)
     wanted = (held.labels.to(answers.device).unsqueeze(1) == names).to(answers)
     return (answers - wanted).square().sum(dim=1)
