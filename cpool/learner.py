@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,39 +14,27 @@ from cpool.backbones import Truncations
 from cpool.cache import QueryCache
 from cpool.checkpoint import (
     MANIFEST,
-    describe_method,
     load_state,
     read_manifest,
     save_state,
 )
-from cpool.data import PreparedCache, as_examples, by_length
+from cpool.data import PreparedCache, as_examples
+from cpool.demands import check_same, check_told, check_trainable
 from cpool.device import make_accelerator
-from cpool.errors import CheckpointError, ConfigError, DataError, StateError
+from cpool.errors import CheckpointError, DataError, StateError
 from cpool.feed import Feed
 from cpool.meter import TrainedCount
 from cpool.metrics import AccuracyMatrix
 from cpool.model import PromptedModel
 from cpool.optimise import optimise
+from cpool.predictor import Prediction, Predictor
 from cpool.progress import Progress
+from cpool.resuming import check_settings, method_of
 from cpool.seeding import derive, seeded
 from cpool.settings import TrainSettings
 from cpool.streams import Examples, Stream, Task
 
 __all__ = ["Learner", "Prediction"]
-
-
-class Prediction(NamedTuple):
-    """What a model says of n samples.
-
-    Attributes:
-        labels: the class of the largest logit, [n].
-        probabilities: softmax of the logits, [n C], columns as in `Learner.classes`.
-        slots: branch name → which slots each sample got, [n K].
-    """
-
-    labels: Int[np.ndarray, " n"]
-    probabilities: Float[np.ndarray, "n C"]
-    slots: dict[str, Int[np.ndarray, "n K"]]
 
 
 class Learner:
@@ -101,6 +89,7 @@ class Learner:
         # accelerate picks one device a process; a device that was named is used as it is.
         self.device = torch.device(device or self.accelerator.device)
         self.feed = Feed(model, self.train.batch_size, cache, prepared)
+        self.predictor = Predictor(self.feed, self.accelerator.autocast)
         self.progress = progress or Progress(quiet)
         self.matrix: AccuracyMatrix | None = None
         # A model may come with tasks: merged, or after one was forgotten.
@@ -144,7 +133,7 @@ class Learner:
             )
         started = time.perf_counter()
         with seeded(self.seed, "task", index), Truncations().once():
-            self._check_trainable(classes, name)
+            check_trainable(self.model, self.train, classes, name, index)
             self.model.begin_task(classes, batches=_Later(self, examples, index))
             self.model.to(self.device)
             trains = next(self.model.parameters(), None) is not None
@@ -191,15 +180,6 @@ class Learner:
             )
         return examples, name
 
-    def _check_trainable(self, classes: Sequence[int], name: str, index: int | None = None) -> None:
-        trains = self.model.trains(len(self.done) if index is None else index)
-        if trains and self.train.mask == "task" and len(classes) < 2:
-            raise DataError(
-                expected="at least two classes a task when mask is 'task'",
-                got=f"{len(classes)} in {name!r}",
-                remedy="Make larger tasks, or train with mask='seen'.",
-            )
-
     def _optimise(self, examples: Examples, index: int, name: str) -> list[float]:
         seed = derive(self.seed, "order", index)
         loader = self.feed.loader(examples, task=index, shuffle=True, seed=seed, training=True)
@@ -228,61 +208,28 @@ class Learner:
         Raises:
             StateError: before the first task was learned.
         """
-        return self._predict(as_examples(x)).labels
+        return self._answers(x).labels
 
     def predict_proba(self, x: Any) -> Float[np.ndarray, "n C"]:
         """Return the probability of each class seen, columns as in `classes`."""
-        return self._predict(as_examples(x)).probabilities
+        return self._answers(x).probabilities
 
     def explain(self, x: Any) -> Prediction:
         """Return classes, probabilities and the slots that each input got."""
-        return self._predict(as_examples(x))
+        return self._answers(x)
 
-    def _predict(
-        self,
-        examples: Examples,
-        task: int | None = None,
-        *,
-        classes: Sequence[int] | None = None,
-        cached: bool = True,
-    ) -> Prediction:
-        """Answer all examples, in an order that is theirs.
+    def _answers(self, x: Any) -> Prediction:
+        examples = as_examples(x)
+        self._need_task()
+        return self.predictor.predict(examples)
 
-        Args:
-            examples: what to answer.
-            task: the task that the model is told.
-            classes: the classes that compete, where they are no task of the model; all if None.
-            cached: use features computed before.
-        """
+    def _need_task(self) -> None:
         if not self.done:
             raise StateError(
                 expected="a learner that has learned at least one task",
                 got="a new one",
                 remedy="Call fit_task, run or load first.",
             )
-        if not len(examples):
-            raise DataError(expected="at least one input", got="none", remedy="Pass some inputs.")
-        self.model.eval()
-        self.model.check_task(task)
-        order = by_length(examples)
-        examples, back = examples.take(order), np.argsort(order)
-        logits: list[Tensor] = []
-        slots: dict[str, list[Tensor]] = {}
-        with torch.no_grad(), self.accelerator.autocast(), Truncations().once():
-            for batch in self.feed.loader(examples, task=task, cached=cached):
-                batch.pop("labels")
-                output = self.model(batch, task=task)
-                logits.append(output.logits.float().cpu())
-                for branch, selection in output.selections.items():
-                    index = selection.index.expand(len(output.logits), -1).cpu()
-                    slots.setdefault(branch, []).append(index)
-        joined = torch.cat(logits)[back]
-        if classes is not None:
-            others = [column for column, c in enumerate(self.classes) if c not in set(classes)]
-            joined[:, others] = -torch.inf
-        labels = np.asarray(self.classes)[joined.argmax(dim=1).numpy()]
-        used = {branch: torch.cat(index).numpy()[back] for branch, index in slots.items()}
-        return Prediction(labels, joined.softmax(dim=1).numpy(), used)
 
     def evaluate(
         self, tasks: Stream | Sequence[Task], *, told: bool | None = None, cached: bool = True
@@ -297,22 +244,8 @@ class Learner:
             cached: use query features computed before.
         """
         told = getattr(tasks, "scenario", "class") == "task" if told is None else told
-        joint = self.model.method is not None and self.model.method.joint
-        accuracies: list[float] = []
-        usage: dict[str, list[list[int]]] = {}
-        for task in tasks:
-            prediction = self._predict(
-                task.test,
-                task.index if told and not joint else None,
-                classes=task.classes if told and joint else None,
-                cached=cached,
-            )
-            accuracies.append(float((prediction.labels == task.test.y).mean()))
-            for branch, index in prediction.slots.items():
-                size = len(self.model.prompter.branches[branch].pool)  # type: ignore[union-attr,arg-type]
-                counts = np.bincount(index.reshape(-1), minlength=size).tolist()
-                usage.setdefault(branch, []).append(counts)
-        self.usage = usage
+        self._need_task()
+        accuracies, self.usage = self.predictor.accuracies(tasks[:], told=told, cached=cached)
         return accuracies
 
     # The whole stream
@@ -338,7 +271,7 @@ class Learner:
                 does not tell it.
             CheckpointError: a checkpoint in `folder` without `resume`, or of another stream.
         """
-        self._check_told(stream)
+        check_told(self.model, stream)
         if folder is not None and not self.done and (Path(folder) / MANIFEST).is_file():
             if not resume:
                 raise CheckpointError(
@@ -349,37 +282,10 @@ class Learner:
             self.resume(folder)
         if self.matrix is None:
             self.matrix = AccuracyMatrix(len(stream))
-        self._check_stream(stream)
+        self.stream = check_same(self.stream, stream)
         with Truncations().once():
             self._run(stream, folder)
         return self.matrix
-
-    def _check_told(self, stream: Stream) -> None:
-        """Refuse a method that must be told the task where the stream does not tell it."""
-        inner = getattr(self.model.method, "inner", self.model.method)  # joint is of another one
-        if inner is not None and inner.needs_task and stream.scenario != "task":
-            raise ConfigError(
-                expected=f"a stream that tells the task of a test sample (scenario 'task') for the "
-                f"method {inner.name!r}",
-                got=f"{stream.name}, which is {stream.scenario}-incremental and tells none",
-                remedy='Set stream.scenario = "task" where the stream has it, or leave the method '
-                "out: its numbers with the task known do not compare with those of the others.",
-            )
-
-    def _check_stream(self, stream: Stream) -> None:
-        """Refuse to go on with another stream than the one that was begun."""
-        now = {
-            "name": stream.name,
-            "fingerprint": stream.fingerprint,
-            "tasks": [list(task.classes) for task in stream],
-        }
-        if self.stream is not None and self.stream != now:
-            raise CheckpointError(
-                expected=f"the stream that was begun, {_say_stream(self.stream)}",
-                got=_say_stream(now),
-                remedy="Use the same data, seed and number of tasks, or choose another folder.",
-            )
-        self.stream = now
 
     def _run(self, stream: Stream, folder: Path | str | None) -> None:
         if self.model.method is not None and self.model.method.joint:
@@ -450,17 +356,7 @@ class Learner:
             )
         manifest = read_manifest(folder)
         state = manifest["learner"]
-        method = self.model.method and describe_method(self.model.method)
-        then = {**manifest["train"], "seed": state["seed"], "method": _completed(manifest)}
-        now = {**self.train.__dict__, "seed": self.seed, "method": method}
-        if then != now:
-            differ = sorted(key for key in now if then.get(key) != now[key])
-            raise CheckpointError(
-                expected="the settings of the checkpoint: "
-                + ", ".join(f"{key}={then.get(key)}" for key in differ),
-                got=", ".join(f"{key}={now[key]}" for key in differ),
-                remedy="Resume with the same method, training settings and seed.",
-            )
+        check_settings(manifest, self.model.method, self.train, self.seed)
         load_state(self.model, folder)
         self.model.to(self.device)
         self.done, self.usage = list(state["done"]), state["usage"]
@@ -482,18 +378,8 @@ class Learner:
             model: a new model of the same build; only needed for a method of one's own.
             **options: as for the constructor.
         """
-        from cpool.methods import METHODS, method_from
-
         manifest = read_manifest(folder)
-        entry = manifest["method"]
-        if model is None:
-            if entry is None or entry["name"] not in METHODS:
-                raise CheckpointError(
-                    expected="a checkpoint of a registered method, or model=…",
-                    got=f"method {entry and entry['name']!r}",
-                    remedy="Build the model as before and pass it as model=.",
-                )
-            model = method_from(entry["name"], entry["hyper_parameters"]).build(backbone)
+        model = model or method_of(manifest).build(backbone)
         train = TrainSettings(**manifest["train"])
         learner = cls(model, train, seed=manifest["learner"]["seed"], **options)
         return learner.resume(folder)
@@ -501,23 +387,6 @@ class Learner:
     def queries(self, examples: Examples, *, cached: bool = True) -> Float[Tensor, "n Q"]:
         """Return the query features of all examples; see `Feed.queries`."""
         return self.feed.queries(examples, cached=cached)
-
-
-def _completed(manifest: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the method of a checkpoint, with options that came later at their defaults."""
-    from cpool.methods import METHODS, method_from
-
-    entry: dict[str, Any] | None = manifest["method"]
-    if entry is None or entry["name"] not in METHODS:
-        return entry
-    try:
-        return describe_method(method_from(entry["name"], entry["hyper_parameters"]))
-    except ConfigError:
-        return entry  # what no longer exists differs
-
-
-def _say_stream(stream: dict[str, Any]) -> str:
-    return f"{stream['name']} ({stream['fingerprint'][:12]}, tasks {stream['tasks']})"
 
 
 class _Later:

@@ -91,7 +91,7 @@ def test_in_a_task_incremental_stream_only_the_told_task_competes():
     untold = run.evaluate(made, told=False)
     assert all(a >= b for a, b in zip(told, untold, strict=True))
     for task in made:
-        labels = run._predict(task.test, task.index).labels
+        labels = run.predictor.predict(task.test, task.index).labels
         assert set(labels) <= set(task.classes)
 
 
@@ -367,5 +367,5 @@ def test_cached_and_new_queries_are_the_same_where_texts_are_cut():
     with pytest.warns(TruncationWarning):
         a, b = run.queries(examples), run.queries(examples, cached=False)
         assert torch.allclose(a, b, atol=1e-6)
-        one, two = run._predict(examples), run._predict(examples, cached=False)
+        one, two = run.predictor.predict(examples), run.predictor.predict(examples, cached=False)
     assert np.allclose(one.probabilities, two.probabilities, atol=1e-5)

@@ -1,5 +1,6 @@
 """What is checked of every method before anything trains: what would only fail later."""
 
+from cpool.demands import check_told, check_trainable
 from cpool.learner import Learner
 from cpool.methods import Method
 from cpool.streams import Stream
@@ -20,10 +21,10 @@ def check_row(method: Method, learner: Learner, stream: Stream) -> None:
             test sample on a stream that does not tell it.
         DataError: tasks that its training cannot use.
     """
-    learner._check_told(stream)
+    check_told(learner.model, stream)
     learner.feed.max_tokens()
     if method.joint:  # its only task has all classes, whatever each of the stream has
-        learner._check_trainable(stream.class_order, "joint")
+        check_trainable(learner.model, learner.train, stream.class_order, "joint", 0)
         return
     for task in stream:
-        learner._check_trainable(task.classes, task.name)
+        check_trainable(learner.model, learner.train, task.classes, task.name, 0)

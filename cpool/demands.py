@@ -1,0 +1,56 @@
+"""What a model and its training demand of a stream, checked before anything is computed."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from cpool.errors import CheckpointError, ConfigError, DataError
+from cpool.model import PromptedModel
+from cpool.settings import TrainSettings
+from cpool.streams import Stream
+
+__all__ = ["check_same", "check_told", "check_trainable"]
+
+
+def check_told(model: PromptedModel, stream: Stream) -> None:
+    """Refuse a method that must be told the task where the stream does not tell it."""
+    inner = getattr(model.method, "inner", model.method)  # joint is of another one
+    if inner is not None and inner.needs_task and stream.scenario != "task":
+        raise ConfigError(
+            expected=f"a stream that tells the task of a test sample (scenario 'task') for the "
+            f"method {inner.name!r}",
+            got=f"{stream.name}, which is {stream.scenario}-incremental and tells none",
+            remedy='Set stream.scenario = "task" where the stream has it, or leave the method '
+            "out: its numbers with the task known do not compare with those of the others.",
+        )
+
+
+def check_trainable(
+    model: PromptedModel, train: TrainSettings, classes: Sequence[int], name: str, task: int
+) -> None:
+    """Refuse a task from whose classes nothing can be learned as training is set."""
+    if model.trains(task) and train.mask == "task" and len(classes) < 2:
+        raise DataError(
+            expected="at least two classes a task when mask is 'task'",
+            got=f"{len(classes)} in {name!r}",
+            remedy="Make larger tasks, or train with mask='seen'.",
+        )
+
+
+def check_same(begun: dict[str, Any] | None, stream: Stream) -> dict[str, Any]:
+    """Return what identifies a stream; refuse another one than that which was begun."""
+    now = {
+        "name": stream.name,
+        "fingerprint": stream.fingerprint,
+        "tasks": [list(task.classes) for task in stream],
+    }
+    if begun is not None and begun != now:
+        raise CheckpointError(
+            expected=f"the stream that was begun, {_say(begun)}",
+            got=_say(now),
+            remedy="Use the same data, seed and number of tasks, or choose another folder.",
+        )
+    return now
+
+
+def _say(stream: dict[str, Any]) -> str:
+    return f"{stream['name']} ({stream['fingerprint'][:12]}, tasks {stream['tasks']})"

@@ -1,0 +1,242 @@
+"""PromptedNetwork: from a batch to features, logits and loss; what a model computes."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cpool.backbones import Backbone
+from cpool.errors import DataError, StateError
+from cpool.heads import Head, check_finite
+from cpool.model_checks import check_capacity, check_layers, checked_labels, need_task
+from cpool.output import Output
+from cpool.passes import Passes
+from cpool.prompter import Prompter, Prompts
+from cpool.readout import AnyReadout, resolve_readout
+
+__all__ = ["PromptedNetwork"]
+
+_ROWS = ("pixel_values", "input_ids", "query")  # one of them tells how many samples there are
+
+
+class PromptedNetwork(nn.Module):
+    """A frozen backbone, prompts in front of it and a head behind it, without rules or phases.
+
+    `PromptedModel` is what to use; its arguments are explained there.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: Head,
+        prompter: Prompter | None = None,
+        *,
+        readout: AnyReadout = "query",
+        mask: Literal["task", "seen"] = "task",
+        trunk: Backbone | None = None,
+        apart: bool = False,
+    ) -> None:
+        super().__init__()
+        # A tuple hides the backbone from the module tree: no optimiser, checkpoint or DDP sees it.
+        self._frozen = (backbone,)
+        self.head = head
+        self.prompter = prompter
+        self.trunk = trunk
+        self.readout: AnyReadout = resolve_readout(readout, backbone)
+        self.passes = Passes(backbone, prompter, self.readout, apart=apart)
+        self.mask = mask
+        self.tasks: list[tuple[int, ...]] = []
+        check_layers(backbone, prompter)
+        check_capacity(head, prompter, apart)
+
+    @property
+    def backbone(self) -> Backbone:
+        """The frozen model."""
+        return self._frozen[0]
+
+    @property
+    def classes(self) -> list[int]:
+        """The class of each column of the logits, in the order seen."""
+        return self.head.classes
+
+    @property
+    def plain(self) -> bool:
+        """Whether the head reads the unprompted query itself, so that no other pass is needed."""
+        return self.trunk is None and self.prompter is None and self.readout == "query"
+
+    @property
+    def needs_query(self) -> bool:
+        """Whether `forward` reads `batch["query"]` (and computes it when it is not there)."""
+        if self.trunk is not None:
+            return False
+        return self.plain or (self.prompter is not None and self.prompter.needs_query)
+
+    @property
+    def needs_inputs(self) -> bool:
+        """Whether `forward` needs the inputs themselves when the query is there."""
+        return not self.plain
+
+    def one_pass(
+        self, batch: Mapping[str, Tensor], name: str, task: int | None
+    ) -> Float[Tensor, "B F"]:
+        """Return the features of one pass, by its name in `passes.names`."""
+        query = self.query(batch) if self.needs_query else None
+        size = len(next(v for k, v in batch.items() if k in _ROWS))
+        return self.passes.run(batch, self.passes.choose(query, task, size, name))[0]
+
+    def fixed(self, task: int | None) -> dict[str, str]:
+        """Return the passes whose features change no more: name in a batch → what they depend on.
+
+        Args:
+            task: the task that the policies are told.
+        """
+        if self.trunk is not None or self.plain:
+            return {}
+        named = {name: self.passes.key(name, task) for name in self.passes.names}
+        return {name: key for name, key in named.items() if key is not None}
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        """Iterate over what trains now; frozen blocks are left out."""
+        for name, parameter in super().named_parameters(prefix, recurse, remove_duplicate):
+            if parameter.requires_grad:
+                yield name, parameter
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "PromptedNetwork":
+        # The backbone is shared: it follows to a device, and keeps its own precision. So do
+        # float64 statistics, which another precision would spoil for ever.
+        device = fn(torch.empty(0, device=self.backbone.device)).device
+        if device != self.backbone.device:
+            self.backbone.to(device)
+
+        def keep(tensor: Tensor) -> Tensor:
+            result: Tensor = tensor.to(device) if tensor.dtype == torch.float64 else fn(tensor)
+            return result
+
+        super()._apply(keep, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def answer(
+        self,
+        batch: Mapping[str, Tensor],
+        task: int | None = None,
+        *,
+        mask: Literal["task", "seen"] | None = None,
+    ) -> Output:
+        """Answer a batch as `forward` does, but without the rules.
+
+        Args:
+            batch: as for `forward`.
+            task: as for `forward`.
+            mask: classes that compete in the cross-entropy; the model's own choice by default.
+        """
+        self.check_task(task)
+        features, prompts = self._features(batch, task)
+        logits = self._logits(features, prompts)
+        allowed = self._allowed(task)
+        losses: dict[str, Tensor] = {}
+        loss = None
+        if "labels" in batch:
+            target = self.head.columns(checked_labels(self._on_device(batch["labels"])))
+            competing = logits.float()
+            if allowed is not None and (not self.training or (mask or self.mask) == "task"):
+                if not bool(allowed[target].all()):
+                    raise DataError(
+                        expected=f"labels of task {task}, {list(self.tasks[task or 0])}",
+                        got="labels of other tasks",
+                        remedy="Train with mask='seen' to mix tasks in a batch.",
+                    )
+                competing = competing.masked_fill(~allowed, -torch.inf)
+            losses["cross_entropy"] = F.cross_entropy(competing, target)
+            if prompts is not None:
+                losses["selection"] = prompts.loss
+            loss = torch.stack(list(losses.values())).sum()
+        if allowed is not None and not self.training:
+            logits = logits.masked_fill(~allowed, -torch.inf)
+        selections = {} if prompts is None else prompts.selections
+        return Output(logits, loss, losses, selections, features)
+
+    def _logits(
+        self, features: Float[Tensor, "B F"], prompts: Prompts | None
+    ) -> Float[Tensor, "B C"]:
+        if not self.head.routed or prompts is None:
+            return self.head(features)  # type: ignore[no-any-return]
+        selection = next(iter(prompts.selections.values()))
+        expert = selection.index[:, 0].expand(len(features))
+        return self.head(features, expert)  # type: ignore[no-any-return]
+
+    def check_task(self, task: int | None) -> None:
+        """Refuse a task that cannot be told now.
+
+        Raises:
+            StateError: it was not begun, or is not the one being learned, in training.
+        """
+        need_task(bool(self.tasks))
+        if task is not None and not 0 <= task < len(self.tasks):
+            raise StateError(
+                expected=f"a task from 0 to {len(self.tasks) - 1}, those begun so far, or None",
+                got=f"task={task}",
+                remedy="Call begin_task or fit_task for it first.",
+            )
+        if self.training and task is not None and task != len(self.tasks) - 1:
+            raise StateError(
+                expected=f"task {len(self.tasks) - 1}, the one being learned",
+                got=f"task={task} in training mode",
+                remedy="Older prompts are frozen. Call model.eval() to predict with them.",
+            )
+
+    def query(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "B Q"]:
+        """Return the query features of a batch: those in it, checked, or computed.
+
+        Raises:
+            DataError: `batch["query"]` of a wrong shape, or not finite.
+        """
+        if "query" not in batch:
+            return self.backbone.query(batch)
+        query = self._on_device(batch["query"])
+        if query.ndim != 2 or query.shape[1] != self.backbone.query_size:
+            raise DataError(
+                expected=f'batch["query"] of shape [B {self.backbone.query_size}]',
+                got=f"{tuple(query.shape)}",
+                remedy="Compute it with backbone.query(batch) of the same backbone.",
+            )
+        check_finite(query)
+        return query
+
+    def _features(
+        self, batch: Mapping[str, Tensor], task: int | None
+    ) -> tuple[Float[Tensor, "B F"], Prompts | None]:
+        if self.trunk is not None:
+            return self.trunk.features(batch), None
+        query = self.query(batch) if self.needs_query else None
+        if self.plain:
+            assert query is not None
+            return query, None
+        names = self.passes.names
+        if self.training and self.passes.apart:
+            names = ["features"]  # a task trains its own slot alone
+        size = len(next(v for k, v in batch.items() if k in _ROWS or k in names))
+        parts: list[Tensor] = []
+        prompts = None
+        for name in names:
+            prompts = self.passes.choose(query, task, size, name)
+            if name in batch:
+                parts.append(self._on_device(batch[name]))
+                continue
+            features, prompts = self.passes.run(batch, prompts)
+            parts.append(features)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1), prompts
+
+    def _allowed(self, task: int | None) -> Bool[Tensor, " C"] | None:
+        if task is None:
+            return None
+        mine = set(self.tasks[task])
+        allowed = [c in mine for c in self.classes]
+        return torch.tensor(allowed, device=self.backbone.device)
+
+    def _on_device(self, tensor: Int[Tensor, "..."] | Float[Tensor, "..."]) -> Tensor:
+        return tensor.to(self.backbone.device, non_blocking=True)
