@@ -13,7 +13,7 @@ import torch
 from cpool.errors import StateError
 from cpool.heads import ExpertHead, Head, SessionHead
 from cpool.model import PromptedModel
-from cpool.policies.domain_router import DomainRouter
+from cpool.policies import DomainRouter
 from cpool.ridge import RidgeHead, forget_task, merge_heads
 
 __all__ = ["branch_off", "forget", "merge"]

@@ -10,8 +10,7 @@ from cpool.heads import CosineHead, ExpertHead, Head, SessionHead
 from cpool.methods._session import check_prefix, session_branch
 from cpool.methods.base import Method
 from cpool.model import PromptedModel
-from cpool.policies import OwnSlot, Policy
-from cpool.policies.domain_router import DomainRouter
+from cpool.policies import DomainRouter, OwnSlot, Policy
 from cpool.prompter import Prompter
 from cpool.readout import last_layers, readout_size
 from cpool.ridge import Kind, RidgeHead

@@ -2,6 +2,7 @@
 
 from cpool.policies.base import Policy
 from cpool.policies.counted import Counted
+from cpool.policies.domain_router import DomainRouter
 from cpool.policies.everything import Everything
 from cpool.policies.eviction import Eviction, evict
 from cpool.policies.gaussian_router import GaussianRouter
@@ -20,6 +21,7 @@ from cpool.policies.up_to_task import UpToTask
 __all__ = [
     "POLICIES",
     "Counted",
+    "DomainRouter",
     "Everything",
     "Eviction",
     "GaussianRouter",
@@ -41,6 +43,7 @@ __all__ = [
 
 POLICIES: dict[str, type[Policy]] = {
     "counted": Counted,
+    "domain_router": DomainRouter,
     "everything": Everything,
     "gaussian_router": GaussianRouter,
     "mixture": Mixture,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cpool.heads import Head
-from cpool.policies.domain_router import DomainRouter
+from cpool.policies import DomainRouter
 from cpool.rule import Rule
 
 __all__ = ["Domains"]
