@@ -61,7 +61,7 @@ def main() -> None:
             *(
                 torch.from_numpy(data[f"{split}_{part}"])
                 for split in ("train", "validation")
-                for part in "x y task".split()
+                for part in ("x", "y", "task")
             )
         )
         for idea in missing:
