@@ -203,6 +203,7 @@ def make_loader(
     inputs: bool = True,
     prepared: PreparedCache | None = None,
     max_tokens: int | None = None,
+    around: tuple[str, str] = ("", ""),
 ) -> DataLoader[Any]:
     """Return a loader of batches with "labels" and the model's inputs.
 
@@ -216,6 +217,7 @@ def make_loader(
         inputs: False leaves the model inputs out, for methods that need the features only.
         prepared: keeps prepared images between loaders.
         max_tokens: longest text in tokens; the model's own limit by default.
+        around: words before and after each text.
     """
     kept = prepared.get(backbone, examples) if prepared is not None and inputs else None
     labels = torch.as_tensor(examples.y)
@@ -226,7 +228,7 @@ def make_loader(
         if kept is not None:
             batch.update({key: value[index] for key, value in kept.items()})
         elif inputs:
-            batch.update(backbone.prepare(examples.take(index).x, max_tokens=max_tokens))
+            batch.update(backbone.prepare(examples.take(index).x, max_tokens, around))
         batch.update({name: rows[index] for name, rows in (extra or {}).items()})
         return {**batch, "labels": labels[index]}
 

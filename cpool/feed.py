@@ -10,7 +10,6 @@ from torch.utils.data import DataLoader
 
 from cpool.cache import QueryCache
 from cpool.data import PreparedCache, by_length, make_loader
-from cpool.errors import ConfigError
 from cpool.model import PromptedModel
 from cpool.streams import Examples
 
@@ -123,7 +122,8 @@ class Feed:
             extra=extra,
             inputs=(model.needs_inputs and not every) or not extra,
             prepared=prepared,
-            max_tokens=self.max_tokens(),
+            max_tokens=self.model.max_tokens(),
+            around=model.passes.around,
         )
 
     def _kept(
@@ -143,7 +143,8 @@ class Feed:
                 128,
                 extra={} if query is None else {"query": query},
                 prepared=self.prepared,
-                max_tokens=self.max_tokens(),
+                max_tokens=self.model.max_tokens(),
+                around=model.passes.around,
             )
             rows = [model.one_pass(batch, name, task).float().cpu() for batch in loader]
             return torch.cat(rows)[np.argsort(order)]
@@ -156,23 +157,3 @@ class Feed:
             )
         model.train(training)
         return kept
-
-    def max_tokens(self) -> int | None:
-        """Return the longest text, with room for prompts that take positions of the model.
-
-        Raises:
-            ConfigError: prompts that leave no room.
-        """
-        backbone, prompter = self.model.backbone, self.model.prompter
-        if prompter is None or backbone.max_tokens is None:
-            return None
-        if backbone.site == "hidden" and backbone.kind != "causal":
-            return None
-        room = backbone.max_tokens - prompter.room
-        if room < 1:
-            raise ConfigError(
-                expected=f"prompts shorter than the {backbone.max_tokens} positions of the model",
-                got=f"{prompter.room} prompt tokens",
-                remedy="Choose fewer or shorter prompts.",
-            )
-        return room

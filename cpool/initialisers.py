@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Initialiser",
     "constant",
+    "from_labels",
     "from_slot",
     "from_text",
     "from_values",
@@ -83,6 +84,30 @@ def from_vocabulary(table: Float[Tensor, "V W"], first: int = 5000) -> Initialis
         count, pool = n * length, min(first, table.shape[0])
         rows = torch.randperm(pool)[:count] if count <= pool else torch.randint(pool, (count,))
         return table.detach().float().cpu()[rows].view(shape).clone()
+
+    return init
+
+
+def from_labels(backbone: Any, words: Any) -> Initialiser:
+    """Start each token from the mean embedding of a label's tokens, then from the vocabulary.
+
+    Args:
+        backbone: a text backbone with a tokenizer.
+        words: of the classes, `cpool.language.LabelWords`; their names are read at each growth.
+    """
+
+    def init(shape: tuple[int, int, int, int]) -> Tensor:
+        _, sites, length, width = shape
+        embed = backbone.plain_model.get_input_embeddings()
+        rows = from_vocabulary(embed.weight)(shape)
+        _check_width(rows.shape[-1], width, sites)
+        for number, name in enumerate((words.names or ())[:length]):
+            ids = torch.tensor(
+                words.tokenizer.encode(words.before + name, add_special_tokens=False)
+            )
+            with torch.no_grad():
+                rows[:, 0, number] = embed(ids.to(embed.weight.device)).float().mean(dim=0).cpu()
+        return rows
 
     return init
 

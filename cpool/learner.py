@@ -136,8 +136,10 @@ class Learner:
             check_trainable(self.model, self.train, classes, name, index)
             self.model.begin_task(classes, batches=_Later(self, examples, index))
             self.model.to(self.device)
+            if self.model.needs_raw:
+                self.model.study(examples.x, examples.y)
             trains = next(self.model.parameters(), None) is not None
-            if not trains and not self.model.head.fits:
+            if not trains and not (self.model.head.fits or self.model.head.ready):
                 raise StateError(
                     expected="something that trains in this task",
                     got=f"nothing in {name!r}: all of it was frozen by earlier tasks",
@@ -283,6 +285,7 @@ class Learner:
         if self.matrix is None:
             self.matrix = AccuracyMatrix(len(stream))
         self.stream = check_same(self.stream, stream)
+        self.model.name_classes(stream.class_names)
         with Truncations().once():
             self._run(stream, folder)
         return self.matrix

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -96,6 +98,8 @@ class PromptedModel(PromptedNetwork):
 
     def trains(self, task: int) -> bool:
         """Return whether task number `task` has steps of optimisation."""
+        if self.head.ready:
+            return False
         if self.trunk is not None or not self.head.fits:
             return True
         # A head that decides at each task whether it trains has to train in the first one.
@@ -139,6 +143,22 @@ class PromptedModel(PromptedNetwork):
             rule.begin(self, number)
         self.train()
         return number
+
+    def name_classes(self, names: Sequence[str]) -> None:
+        """Say what class number i is called, for a head that scores words; first names stay."""
+        words = getattr(self.head, "words", None)
+        if words is not None:
+            words.name(names)
+
+    @property
+    def needs_raw(self) -> bool:
+        """Whether a rule reads the task's inputs as people wrote them: call `study`."""
+        return any(rule.needs_raw for rule in self.each_rule())
+
+    def study(self, x: Any, y: npt.NDArray[np.int64]) -> None:
+        """Let the rules look at the raw training inputs of the task that has begun."""
+        for rule in self.each_rule():
+            rule.study(self, x, y, len(self.tasks) - 1)
 
     def extend_task(self, classes: Sequence[int]) -> None:
         """Add classes that turn up while a task is learned: no slot grows, nothing is frozen.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cpool.backbones import Backbone
-from cpool.errors import DataError, StateError
+from cpool.errors import ConfigError, DataError, StateError
 from cpool.heads import Head, check_finite
 from cpool.model_checks import check_capacity, check_layers, checked_labels, need_task
 from cpool.output import Output
@@ -66,6 +66,35 @@ class PromptedNetwork(nn.Module):
     def plain(self) -> bool:
         """Whether the head reads the unprompted query itself, so that no other pass is needed."""
         return self.trunk is None and self.prompter is None and self.readout == "query"
+
+    def prepare(self, inputs: Any) -> dict[str, Tensor]:
+        """Turn raw images or texts into a batch for this model, with room for its prompts.
+
+        Args:
+            inputs: as for `Backbone.prepare`.
+        """
+        return self.backbone.prepare(inputs, self.max_tokens(), self.passes.around)
+
+    def max_tokens(self) -> int | None:
+        """Return the longest text, with room for what takes positions of the model beside it.
+
+        Raises:
+            ConfigError: prompts that leave no room.
+        """
+        backbone, prompter = self.backbone, self.prompter
+        taken = (0 if prompter is None else prompter.room) + self.passes.room
+        if backbone.max_tokens is None or not taken:
+            return None
+        if backbone.site == "hidden" and backbone.kind != "causal":
+            return None
+        room = backbone.max_tokens - taken
+        if room < 1:
+            raise ConfigError(
+                expected=f"prompts shorter than the {backbone.max_tokens} positions of the model",
+                got=f"{taken} tokens of prompts and labels",
+                remedy="Choose fewer or shorter prompts.",
+            )
+        return room
 
     @property
     def needs_query(self) -> bool:

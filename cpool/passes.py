@@ -6,6 +6,7 @@ the learner keeps its features: a frozen prompt costs one pass a sample, not one
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,9 +15,17 @@ from torch import Tensor
 from cpool.backbones import Backbone
 from cpool.errors import StateError
 from cpool.inject import encode
+from cpool.language import Surround, score_labels
 from cpool.policies import Policy
 from cpool.prompter import Prompter, Prompts
-from cpool.readout import AnyReadout, LayersReadout, read, readout_size, reads_final
+from cpool.readout import (
+    AnyReadout,
+    LabelReadout,
+    LayersReadout,
+    read,
+    readout_size,
+    reads_final,
+)
 
 __all__ = ["Passes"]
 
@@ -42,7 +51,22 @@ class Passes:
     ) -> None:
         self.backbone, self.prompter = backbone, prompter
         self.readout, self.apart = readout, apart
-        self.size = readout_size(readout, backbone)
+        self.surround: Surround | None = None
+
+    @property
+    def around(self) -> tuple[str, str]:
+        """The words before and after each text."""
+        return ("", "") if self.surround is None else self.surround.around()
+
+    @property
+    def size(self) -> int:
+        """F, the size of the features of one pass."""
+        return readout_size(self.readout, self.backbone)
+
+    @property
+    def room(self) -> int:
+        """How many positions after the text the readout takes."""
+        return self.readout.words.trie.longest if isinstance(self.readout, LabelReadout) else 0
 
     @property
     def slots(self) -> list[int]:
@@ -80,7 +104,7 @@ class Passes:
             else:
                 parts = self.prompter.state_dict()
                 name = f"{name} {task} {[_options(b.policy) for b in self.prompter]}"
-        digest = hashlib.sha256(f"{name} {self.readout}".encode())
+        digest = hashlib.sha256(f"{name} {self.readout} {self.around}".encode())
         for part, tensor in sorted(parts.items()):
             digest.update(part.encode())
             flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
@@ -140,12 +164,13 @@ class Passes:
         deep = isinstance(self.readout, LayersReadout) or (
             self.readout == "query" and not reads_final(self.backbone)
         )
-        if prompts is None:
-            with torch.no_grad():
-                encoded = encode(self.backbone, batch, None, all_layers=deep)
-        else:
-            encoded = encode(self.backbone, batch, prompts, all_layers=deep)
-        features = read(self.readout, self.backbone, encoded)
+        with torch.no_grad() if prompts is None else nullcontext():
+            if isinstance(self.readout, LabelReadout):
+                trie = self.readout.words.trie
+                features = score_labels(self.backbone, batch, prompts, trie)
+            else:
+                encoded = encode(self.backbone, batch, prompts, all_layers=deep)
+                features = read(self.readout, self.backbone, encoded)
         return features, None if prompts is None else prompts.finished()
 
 

@@ -11,9 +11,11 @@ from cpool.backbones import Backbone
 from cpool.backbones.pooling import check_layers, pool_layers
 from cpool.errors import BackboneError
 from cpool.inject import Encoded
+from cpool.language import LabelWords
 
 __all__ = [
     "AnyReadout",
+    "LabelReadout",
     "LayersReadout",
     "Readout",
     "last_layers",
@@ -39,7 +41,18 @@ class LayersReadout:
     poolings: tuple[Literal["cls", "mean"], ...] = ("mean",)
 
 
-AnyReadout: TypeAlias = Readout | LayersReadout
+@dataclass(frozen=True)
+class LabelReadout:
+    """The scores of label words after the text: `log p(label | prompts, text)`, one a class.
+
+    Attributes:
+        words: of the classes seen so far.
+    """
+
+    words: LabelWords
+
+
+AnyReadout: TypeAlias = Readout | LayersReadout | LabelReadout
 
 
 def last_layers(backbone: Backbone, share: float = 0.5) -> LayersReadout:
@@ -71,6 +84,14 @@ def resolve_readout(readout: AnyReadout, backbone: Backbone) -> AnyReadout:
         readout = LayersReadout(tuple(i % number for i in readout.layers), readout.poolings)
     if readout == "prompts" and backbone.kind == "causal":
         return "tokens"
+    if isinstance(readout, LabelReadout):
+        if backbone.kind != "causal" or not backbone.vocabulary_size:
+            raise BackboneError(
+                expected="a language model, which can score words after a text",
+                got=f"{backbone.name} ({backbone.family}, {backbone.kind})",
+                remedy="Use a decoder such as Llama or GPT-2, or a method with a head of its own.",
+            )
+        return readout
     wants = "cls" in readout.poolings if isinstance(readout, LayersReadout) else readout == "cls"
     if wants and not backbone.has_cls:
         raise BackboneError(
@@ -83,6 +104,8 @@ def resolve_readout(readout: AnyReadout, backbone: Backbone) -> AnyReadout:
 
 def readout_size(readout: AnyReadout, backbone: Backbone) -> int:
     """Return F, the size of the features."""
+    if isinstance(readout, LabelReadout):
+        return len(readout.words.classes)
     if isinstance(readout, LayersReadout):
         return backbone.hidden_size * len(readout.layers) * len(readout.poolings)
     return backbone.query_size if readout == "query" else backbone.hidden_size
@@ -104,6 +127,12 @@ def read(readout: AnyReadout, backbone: Backbone, encoded: Encoded) -> Float[Ten
         backbone: the model that made `encoded`.
         encoded: the hidden states, the mask of real tokens, and where the prompts are.
     """
+    if isinstance(readout, LabelReadout):
+        raise BackboneError(
+            expected="a readout of hidden states",
+            got="one of label words, which are run with the text",
+            remedy="Use `cpool.language.score_labels`.",
+        )
     if readout == "query":
         return backbone.pool(encoded.hidden_states, encoded.mask)
     if isinstance(readout, LayersReadout):

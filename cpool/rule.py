@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
+import numpy as np
+import numpy.typing as npt
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -19,6 +21,7 @@ class Rule(nn.Module):
         needs_start: whether `before` reads the task's training data.
         needs_end: whether `end` reads the task's training data.
         needs_features: whether `end` reads their features too, which costs a pass.
+        needs_raw: whether `study` reads the task's inputs as people wrote them.
         needs_inputs: whether `loss` runs the model on inputs, also where its features are fixed.
     """
 
@@ -26,6 +29,7 @@ class Rule(nn.Module):
     needs_end: ClassVar[bool] = False
     needs_features: ClassVar[bool] = False
     needs_inputs: ClassVar[bool] = False
+    needs_raw: ClassVar[bool] = False
 
     def before(
         self, model: Any, batches: Iterable[Mapping[str, Tensor]], classes: list[int], task: int
@@ -34,6 +38,16 @@ class Rule(nn.Module):
 
     def begin(self, model: Any, task: int) -> None:
         """Get ready, after the model has frozen what is old and grown what is new."""
+
+    def study(self, model: Any, x: Any, y: npt.NDArray[np.int64], task: int) -> None:
+        """Look at the task's training inputs before they became a batch; if `needs_raw`.
+
+        Args:
+            model: the prompted model, whose task has begun.
+            x: raw inputs, n of them.
+            y: their classes.
+            task: its number.
+        """
 
     @property
     def held_out(self) -> float:

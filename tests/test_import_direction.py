@@ -23,6 +23,7 @@ LAYERS = [
     {"branch"},
     {"prompter"},
     {"inject"},
+    {"language"},
     {"readout", "heads"},
     {"ridge", "passes", "rule"},
     {"output", "model_checks"},

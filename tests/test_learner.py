@@ -361,7 +361,7 @@ def test_cached_and_new_queries_are_the_same_where_texts_are_cut():
     run = build("l2p", "gpt2")
     x = ["cat dog " * 40, "the dog " * 35, "a bird", "red fish"] * 3
     examples = as_examples((x, np.arange(12) % 4))
-    assert run.feed.max_tokens() < 64
+    assert run.model.max_tokens() < 64
     with pytest.warns(TruncationWarning):
         run.fit_task(examples)
     with pytest.warns(TruncationWarning):

@@ -117,6 +117,16 @@ def model(kind: str) -> Any:
     return _build(kind, *_MODELS[kind])
 
 
+def language_model(kind: str) -> Any:
+    """Return a decoder with its output embedding, over the weights of `model(kind)`."""
+    base = model(kind)
+    made = _transformers("AutoModelForCausalLM").from_config(base.config)
+    with torch.no_grad():
+        made.get_output_embeddings().weight.normal_(0.0, 0.25)  # tied to the input's in GPT-2
+    made.base_model.load_state_dict(base.state_dict())
+    return made.eval()
+
+
 def tokenizer(*, special: bool = True, side: str = "right") -> Any:
     """Return a word-level tokenizer of WORDS; with `special`, texts become <s> … </s>."""
     words = {word: i for i, word in enumerate(SPECIAL + WORDS)}
@@ -146,7 +156,8 @@ def new(kind: str, **options: Any) -> Backbone:
     """Return a new backbone of a kind of KINDS; options go to `wrap_model`."""
     vision, decoder = kind in VISION, kind in DECODERS
     processor = image_processor() if vision else tokenizer(special=not decoder)
-    return wrap_model(model(kind), processor, name=f"tiny-{kind}", **options)
+    made = language_model(kind) if decoder else model(kind)
+    return wrap_model(made, processor, name=f"tiny-{kind}", **options)
 
 
 KINDS: dict[str, Callable[..., Backbone]] = {

@@ -224,7 +224,9 @@ class Backbone(nn.Module):
 
     # ---- inputs -------------------------------------------------------------------------------
 
-    def prepare(self, inputs: Any, max_tokens: int | None = None) -> dict[str, Tensor]:
+    def prepare(
+        self, inputs: Any, max_tokens: int | None = None, around: tuple[str, str] = ("", "")
+    ) -> dict[str, Tensor]:
         """Turn raw images or texts into the tensors of a batch, on the CPU.
 
         Args:
@@ -232,6 +234,7 @@ class Backbone(nn.Module):
                 images or paths; uint8, or float in [0, 1].
             max_tokens: cut texts to this many tokens, so that prompts fit too; never more than
                 `self.max_tokens`. Cut texts give one warning that counts them.
+            around: words before and after each text, which are never cut.
 
         Raises:
             DataError: empty texts, images of a wrong shape or type, NaN or infinite values.
@@ -247,7 +250,7 @@ class Backbone(nn.Module):
             channels = getattr(self.plain_model.config, "num_channels", 3)
             return {"pixel_values": images.prepare(inputs, self.processor, channels)}
         limits = [n for n in (max_tokens, self.max_tokens) if n is not None]
-        return text.prepare(inputs, self.processor, min(limits, default=None))
+        return text.prepare(inputs, self.processor, min(limits, default=None), around)
 
     def smallest_batch(self) -> dict[str, Tensor]:
         """Return a batch of one black image or of two tokens, to try a model out."""
@@ -369,6 +372,34 @@ class Backbone(nn.Module):
             return pool_layers(*self.encode(batch, layers=layers), chosen, norm)
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             return pool_layers(*self.encode(batch, layers=layers), chosen, norm)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V, the number of words that `word_logits` scores."""
+        return int(self._word_head().out_features)
+
+    def _word_head(self) -> Any:
+        if self.lm_head is None:
+            raise BackboneError(
+                expected="a language model with its output embedding",
+                got=f"{self.name!r} ({self.family}) without one",
+                remedy="Load a causal language model, such as a checkpoint of LlamaForCausalLM.",
+            )
+        return self.lm_head
+
+    def word_logits(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
+        """Return the scores of the next word after final hidden states.
+
+        Raises:
+            BackboneError: a model without an output embedding.
+        """
+        head, config = self._word_head(), self.plain_model.config
+        logits: Tensor = head(hidden.to(head.weight.dtype))
+        # Families scale the scores in the model class that has the head: Cohere, Granite, Gemma.
+        logits = logits * (getattr(config, "logit_scale", None) or 1.0)
+        logits = logits / (getattr(config, "logits_scaling", None) or 1.0)
+        cap = getattr(config, "final_logit_softcapping", None)
+        return logits if not cap else cap * torch.tanh(logits / cap)
 
     def query(self, batch: Batch) -> Float[Tensor, "B Q"]:
         """Return the features by which prompts are chosen, as `spec()` says; no gradient."""

@@ -67,18 +67,23 @@ def _said(count: int, limit: int) -> str:
     return f"{count} {texts} longer than {limit} tokens; the end was cut."
 
 
-def prepare(texts: Any, tokenizer: Any, max_tokens: int | None) -> dict[str, Tensor]:
+def prepare(
+    texts: Any, tokenizer: Any, max_tokens: int | None, around: tuple[str, str] = ("", "")
+) -> dict[str, Tensor]:
     """Tokenise texts and pad them to the longest, on the tokenizer's own side.
 
     Args:
         texts: a sequence of non-empty strings.
         tokenizer: a Hugging Face tokenizer.
         max_tokens: longer texts are cut to so many tokens, special tokens kept; None: never.
+        around: what stands before and after each text; only the text between is cut.
 
     Raises:
         DataError: no texts, something that is not a text, or an empty one.
     """
     texts = _check(texts)
+    if any(around):
+        texts = _surrounded(texts, tokenizer, max_tokens, around)
     rows = _tokenise(texts, tokenizer, max_tokens)
     empty = [i for i, ids in enumerate(rows["input_ids"]) if not ids]
     if empty:
@@ -108,6 +113,52 @@ def _check(texts: Any) -> list[str]:
     return [str(item) for item in texts]
 
 
+def _surrounded(
+    texts: list[str], tokenizer: Any, limit: int | None, around: tuple[str, str]
+) -> list[str]:
+    """Put words around each text, and cut those texts that would be too long with them."""
+    before, after = around
+    whole = [f"{before}{text}{after}" for text in texts]
+    if limit is None:
+        return whole
+    lengths = [len(ids) for ids in tokenizer(whole, verbose=False)["input_ids"]]
+    long = [i for i, length in enumerate(lengths) if length > limit]
+    for i in long:
+        whole[i] = _cut_inside(texts[i], tokenizer, limit, around)
+    if long:
+        _note([texts[i] for i in long], limit)
+    return whole
+
+
+def _cut_inside(text: str, tokenizer: Any, limit: int, around: tuple[str, str]) -> str:
+    before, after = around
+    while True:
+        whole = f"{before}{text}{after}"
+        excess = len(tokenizer(whole, verbose=False)["input_ids"]) - limit
+        if excess <= 0:
+            return whole
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        if len(ids) <= excess:
+            raise DataError(
+                expected=f"words around a text that leave room for it in {limit} tokens",
+                got=f"{limit + excess - len(ids)} tokens of them",
+                remedy="Shorten the template, the examples in it or the prompt.",
+            )
+        # Cut where a token ends, so that what is kept keeps its tokens.
+        shorter = tokenizer.decode(ids[: len(ids) - excess])
+        text = shorter if len(shorter) < len(text) else text[:-1]
+
+
+def _note(texts: list[str], limit: int) -> None:
+    """Remember that texts were cut, or say it at once where nobody collects."""
+    collector = _COLLECTOR.get()
+    if collector is None:
+        warnings.warn(_said(len(texts), limit), TruncationWarning, stacklevel=5)
+        return
+    collector.texts.update(map(hash, texts))
+    collector.limit = limit
+
+
 def _tokenise(texts: list[str], tokenizer: Any, limit: int | None) -> dict[str, list[list[int]]]:
     options: dict[str, Any] = {"padding": False, "return_attention_mask": False, "verbose": False}
     rows = {k: list(v) for k, v in tokenizer(texts, truncation=False, **options).items()}
@@ -125,12 +176,7 @@ def _tokenise(texts: list[str], tokenizer: Any, limit: int | None) -> dict[str, 
         for key, values in rows.items():
             for i, row in zip(long, cut[key], strict=True):
                 values[i] = row
-        collector = _COLLECTOR.get()
-        if collector is None:
-            warnings.warn(_said(len(long), limit), TruncationWarning, stacklevel=4)
-        else:
-            collector.texts.update(hash(texts[i]) for i in long)
-            collector.limit = limit
+        _note([texts[i] for i in long], limit)
     return rows
 
 

@@ -22,7 +22,7 @@ def check_row(method: Method, learner: Learner, stream: Stream) -> None:
         DataError: tasks that its training cannot use.
     """
     check_told(learner.model, stream)
-    learner.feed.max_tokens()
+    learner.model.max_tokens()
     if method.joint:  # its only task has all classes, whatever each of the stream has
         check_trainable(learner.model, learner.train, stream.class_order, "joint", 0)
         return

@@ -3,6 +3,7 @@
 from cpool.heads.base import Head, check_finite
 from cpool.heads.cosine import CosineHead
 from cpool.heads.expert import ExpertHead
+from cpool.heads.label import LabelHead
 from cpool.heads.linear import LinearHead
 from cpool.heads.masked import MaskedHead
 from cpool.heads.prototype import PrototypeHead
@@ -14,6 +15,7 @@ __all__ = [
     "CosineHead",
     "ExpertHead",
     "Head",
+    "LabelHead",
     "LinearHead",
     "MaskedHead",
     "PrototypeHead",

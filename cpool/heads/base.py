@@ -24,6 +24,7 @@ class Head(nn.Module):
     """
 
     fits = False  # whether the head learns from all features of a task at its end
+    ready = False  # whether it answers without having learned anything
     starts = False  # whether it looks at the unprompted features of a task before training
     routed = False  # whether `forward` takes the slot of each sample as well
 

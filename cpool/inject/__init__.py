@@ -12,11 +12,13 @@ from cpool.backbones import Backbone
 from cpool.backbones._inputs import Batch
 from cpool.backbones.pooling import pool_layers
 from cpool.errors import BackboneError
+from cpool.inject._checks import checked_prefixes, checked_tokens
+from cpool.inject.branching import branched
 from cpool.inject.embedding import hooked, insert, through_inputs
 from cpool.inject.prefix import prefixes
 from cpool.prompter import Prompts
 
-__all__ = ["Encoded", "encode", "prefixes"]
+__all__ = ["Encoded", "branched", "encode", "prefixes"]
 
 
 class Encoded(NamedTuple):
@@ -56,8 +58,8 @@ def encode(
     """
     inputs = backbone.model_inputs(batch)
     size = len(next(iter(inputs.values())))
-    tokens = None if prompts is None else _tokens(backbone, prompts.tokens, size)
-    layers = {} if prompts is None else _prefixes(prompts, size)
+    tokens = None if prompts is None else checked_tokens(backbone, prompts.tokens, size)
+    layers = {} if prompts is None else checked_prefixes(prompts, size)
     live = {} if prompts is None else _live(backbone, prompts, inputs)
     numbers = range(backbone.num_layers) if all_layers else tuple(live)
     mask = inputs.get("attention_mask")
@@ -77,32 +79,6 @@ def encode(
     final = states[backbone.num_layers]
     inner = (states[i] for i in numbers) if all_layers else ()
     return Encoded((*inner, final), *_rows(backbone, mask, final, tokens))
-
-
-def _tokens(backbone: Backbone, tokens: Tensor | None, size: int) -> Tensor | None:
-    if tokens is None:
-        return None
-    shape = tuple(tokens.shape)
-    if len(shape) != 3 or shape[0] not in {1, size} or shape[2] != backbone.hidden_size:
-        raise BackboneError(
-            expected=f"prompt tokens [{size} N {backbone.hidden_size}] for {backbone.name!r}",
-            got=f"{shape}",
-            remedy="Make the pool with width=backbone.hidden_size and gather once a sample.",
-        )
-    return tokens.to(backbone.device).expand(size, -1, -1) if shape[1] else None
-
-
-def _prefixes(prompts: Prompts, size: int) -> dict[int, tuple[Tensor, Tensor]]:
-    result = {}
-    for number, (key, value) in prompts.layers.items():
-        if key.shape != value.shape or key.dim() != 4 or key.shape[0] not in {1, size}:
-            raise BackboneError(
-                expected=f"keys and values of one shape [{size} H N E] for layer {number}",
-                got=f"{tuple(key.shape)} and {tuple(value.shape)}",
-                remedy="Gather both once a sample.",
-            )
-        result[number] = (key.expand(size, -1, -1, -1), value.expand(size, -1, -1, -1))
-    return result
 
 
 def _live(

@@ -12,6 +12,7 @@ from cpool.methods.der_plus_plus import DERPlusPlus
 from cpool.methods.dualprompt import DualPrompt
 from cpool.methods.ease import EASE
 from cpool.methods.ewc import EWC
+from cpool.methods.few_shot import FewShot
 from cpool.methods.fine_tune import FineTune
 from cpool.methods.first_session_prompt import FirstSessionPrompt
 from cpool.methods.hide_prompt import HiDePrompt
@@ -27,6 +28,7 @@ from cpool.methods.osprompt import OSPrompt
 from cpool.methods.ovor import OVOR
 from cpool.methods.progressive_prompts import ProgressivePrompts
 from cpool.methods.prompt_ridge import PromptRidge
+from cpool.methods.prompt_tuning import PromptTuning
 from cpool.methods.ranpac import RanPAC
 from cpool.methods.replay import Replay
 from cpool.methods.ridge import Ridge
@@ -34,6 +36,7 @@ from cpool.methods.sapt import SAPT
 from cpool.methods.slca import SLCA
 from cpool.methods.slda import SLDA
 from cpool.methods.sprompts import SPrompts
+from cpool.methods.zero_shot import ZeroShot
 
 __all__ = [
     "EASE",
@@ -50,6 +53,7 @@ __all__ = [
     "ConvPrompt",
     "DERPlusPlus",
     "DualPrompt",
+    "FewShot",
     "FineTune",
     "FirstSessionPrompt",
     "HiDePrompt",
@@ -62,10 +66,12 @@ __all__ = [
     "OnePrompt",
     "ProgressivePrompts",
     "PromptRidge",
+    "PromptTuning",
     "RanPAC",
     "Replay",
     "Ridge",
     "SPrompts",
+    "ZeroShot",
     "method_from",
 ]
 
@@ -100,6 +106,9 @@ METHODS: dict[str, type[Method]] = {
         Replay,
         Ridge,
         SPrompts,
+        PromptTuning,
+        ZeroShot,
+        FewShot,
     )
 }
 

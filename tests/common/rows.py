@@ -16,6 +16,7 @@ from cpool.methods import (
     ConvPrompt,
     DERPlusPlus,
     DualPrompt,
+    FewShot,
     FineTune,
     FirstSessionPrompt,
     HiDePrompt,
@@ -28,12 +29,18 @@ from cpool.methods import (
     OSPrompt,
     ProgressivePrompts,
     PromptRidge,
+    PromptTuning,
     RanPAC,
     Replay,
     Ridge,
     SPrompts,
+    ZeroShot,
 )
 from tests import tiny
+
+# One begins another, so that labels are closed by the end of the text; some share their start.
+LABELS = ("cat", "red dog", "red", "blue bird", "blue fish", "house")
+SHOWN = "{% for e in examples %}{{ e.label }} {% endfor %}{{ text }} now"
 
 # Sizes fit the tiny models of `tests.tiny`, which have three layers.
 ROWS: dict[str, Callable[[], Method]] = {
@@ -98,6 +105,12 @@ ROWS: dict[str, Callable[[], Method]] = {
     "first_session_ridge": lambda: FirstSessionPrompt(
         classifier="ridge", length=2, projection=40, ridge=1.0
     ),
+    "prompt_tuning": lambda: PromptTuning(length=2, labels=LABELS),
+    "prompt_tuning_shared": lambda: PromptTuning(
+        length=2, labels=LABELS, slots="shared", init="labels", normalise="mean"
+    ),
+    "zero_shot": lambda: ZeroShot(labels=LABELS, template="{{ text }} now", calibrate=True),
+    "few_shot": lambda: FewShot(labels=LABELS, template=SHOWN),
     "ease": lambda: EASE(length=2),
     "ease_all": lambda: EASE(length=2, donors="all"),
 }
@@ -125,7 +138,11 @@ PREFIXES = (
     "ease_all",
 )
 
+# Methods that score words, which needs a decoder with its output embedding.
+LANGUAGE = ("prompt_tuning", "prompt_tuning_shared", "zero_shot", "few_shot")
+
 
 def refused(row: str, kind: str) -> bool:
-    """Return whether a row cannot run on a kind: its attention cannot be reached for prefixes."""
-    return row in PREFIXES and kind in tiny.NO_PREFIX
+    """Return whether a row cannot run on a kind: no prefixes in its attention, or no words."""
+    words = row in LANGUAGE and kind not in tiny.DECODERS
+    return words or (row in PREFIXES and kind in tiny.NO_PREFIX)

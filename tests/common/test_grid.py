@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from cpool.errors import BackboneError
+from cpool.errors import BackboneError, CpoolError
 from cpool.learner import Learner
 from cpool.methods import METHODS
 from cpool.optimise import make_optimizer
 from tests import tiny
-from tests.common.rows import PREFIXES, ROWS, refused
+from tests.common.rows import LANGUAGE, PREFIXES, ROWS, refused
 from tests.common.tasks import build, logits, stream, trained
 
 # The first row of a method runs on every kind, its variants on one kind of each family.
@@ -39,6 +39,7 @@ FREEZES = {
     "progressive_prompts": ("pool.blocks", "head.experts"),
     "mocl": ("pool.blocks", "policy.keys"),
     "sapt": ("pool.blocks", "policy.keys"),
+    "prompt_tuning": ("pool.blocks",),
     "ranpac_first_session": ("pool.blocks",),
 }
 
@@ -51,6 +52,14 @@ def test_every_method_has_a_row():
 @pytest.mark.parametrize("kind", tiny.NO_PREFIX)
 def test_a_backbone_that_cannot_carry_prefixes_is_refused_with_the_reason(row, kind):
     with pytest.raises(BackboneError, match="attention"):
+        build(row, kind)
+
+
+@pytest.mark.parametrize("row", LANGUAGE)
+@pytest.mark.parametrize("kind", ["vit", "bert"])
+def test_a_backbone_without_words_is_refused_with_the_reason(row, kind):
+    says = "a language model" if kind == "bert" else "tokenizer"
+    with pytest.raises(CpoolError, match=says):
         build(row, kind)
 
 

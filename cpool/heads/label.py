@@ -1,0 +1,90 @@
+"""LabelHead: the answer of a language model, which names a class by its words."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cpool.heads.base import Head
+from cpool.language import LabelWords
+
+__all__ = ["LabelHead"]
+
+
+class LabelHead(Head):
+    """Logits are the scores of the labels' words, `log p(label | prompts, text)`; nothing trains.
+
+    With `normalise="mean"` a score is divided by the number of its tokens, which is fairer to long
+    labels and worse as a probability. What `prior` holds is subtracted (calibration: Zhao et al.,
+    *Calibrate before use*, ICML 2021, in the logarithm).
+
+    Args:
+        words: of the classes, shared with the readout that scores them.
+        routed: let a slot answer for the classes of its own task alone.
+        normalise: "sum" or "mean" over the tokens of a label.
+        ready: whether there is nothing to train in front of it, either.
+    """
+
+    def __init__(
+        self,
+        words: LabelWords,
+        *,
+        normalise: Literal["sum", "mean"] = "sum",
+        routed: bool = False,
+        ready: bool = False,
+    ) -> None:
+        super().__init__(0)
+        self.words, self.normalise = words, normalise
+        self.routed, self.ready = routed, ready
+        self.owned: list[list[int]] = []  # classes by task, which is the slot where it is routed
+        self.register_buffer("prior", torch.zeros(0))
+
+    def begin_task(self, classes: Sequence[int]) -> None:
+        """Make room for the classes that are new, and let their words be scored."""
+        super().begin_task(classes)
+        self.owned.append([int(c) for c in classes])
+        self.words.classes = list(self.classes)
+        _ = self.words.trie  # refuses classes without a name, and words that are the same
+
+    def extend_task(self, classes: Sequence[int]) -> None:
+        """Add classes that turn up while a task is learned."""
+        super().extend_task(classes)
+        self.owned[-1] = sorted({*self.owned[-1], *map(int, classes)})
+        self.words.classes = list(self.classes)
+
+    def grow(self, n: int) -> None:
+        """Add `n` labels, without a prior."""
+        prior = self.get_buffer("prior")
+        self.prior = torch.cat([prior, prior.new_zeros(n)])
+
+    def forward(
+        self, features: Float[Tensor, "B C"], expert: Int[Tensor, " B"] | None = None
+    ) -> Float[Tensor, "B C"]:
+        """Return the scores, normalised and without their prior; −inf outside of a slot's task."""
+        logits = features.float()
+        if self.normalise == "mean":
+            logits = logits / self.words.trie.lengths().to(logits)
+        logits = logits - self.get_buffer("prior")
+        if not self.routed or expert is None:
+            return logits
+        mine = torch.tensor(
+            [[c in own for c in self.classes] for own in self.owned], device=logits.device
+        )
+        return logits.masked_fill(~mine[expert], -torch.inf)
+
+    def layout(self) -> dict[str, Any]:
+        """Return the classes and what they are called."""
+        names = self.words.names
+        named = None if names is None else list(names)
+        return {**super().layout(), "names": named, "owned": self.owned}
+
+    def restore(self, layout: Mapping[str, Any]) -> None:
+        """Make room for the labels of `layout`, under the names that they had."""
+        if layout["names"] is not None:
+            self.words.names = tuple(layout["names"])
+        self.prior = self.get_buffer("prior").new_zeros(0)
+        self.owned = []
+        super().restore(layout)
+        self.owned = [list(classes) for classes in layout["owned"]]

@@ -1,0 +1,37 @@
+"""Prompts as the injection needs them: of the right shape, one a sample."""
+
+from torch import Tensor
+
+from cpool.backbones import Backbone
+from cpool.errors import BackboneError
+from cpool.prompter import Prompts
+
+__all__ = ["checked_prefixes", "checked_tokens"]
+
+
+def checked_tokens(backbone: Backbone, tokens: Tensor | None, size: int) -> Tensor | None:
+    """Return prompt tokens [B N D] on the backbone's device; None where there are none."""
+    if tokens is None:
+        return None
+    shape = tuple(tokens.shape)
+    if len(shape) != 3 or shape[0] not in {1, size} or shape[2] != backbone.hidden_size:
+        raise BackboneError(
+            expected=f"prompt tokens [{size} N {backbone.hidden_size}] for {backbone.name!r}",
+            got=f"{shape}",
+            remedy="Make the pool with width=backbone.hidden_size and gather once a sample.",
+        )
+    return tokens.to(backbone.device).expand(size, -1, -1) if shape[1] else None
+
+
+def checked_prefixes(prompts: Prompts, size: int) -> dict[int, tuple[Tensor, Tensor]]:
+    """Return the prefixes of each layer, one a sample."""
+    result = {}
+    for number, (key, value) in prompts.layers.items():
+        if key.shape != value.shape or key.dim() != 4 or key.shape[0] not in {1, size}:
+            raise BackboneError(
+                expected=f"keys and values of one shape [{size} H N E] for layer {number}",
+                got=f"{tuple(key.shape)} and {tuple(value.shape)}",
+                remedy="Gather both once a sample.",
+            )
+        result[number] = (key.expand(size, -1, -1, -1), value.expand(size, -1, -1, -1))
+    return result

@@ -1,0 +1,17 @@
+"""Language models: labels as words, their scores, and what surrounds a text."""
+
+from cpool.language.scoring import score_labels
+from cpool.language.surround import Surround
+from cpool.language.template import Template
+from cpool.language.trie import LabelTrie, label_trie
+from cpool.language.words import LabelWords, readable
+
+__all__ = [
+    "LabelTrie",
+    "LabelWords",
+    "Surround",
+    "Template",
+    "label_trie",
+    "readable",
+    "score_labels",
+]

@@ -1,0 +1,111 @@
+"""LabelWords: what the classes seen so far are called, as tokens of a language model."""
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from cpool.errors import ConfigError, DataError, StateError
+from cpool.language.trie import End, LabelTrie, begins, label_trie
+
+__all__ = ["LabelWords", "readable"]
+
+
+class LabelWords:
+    """The words of a growing number of classes, shared by what scores them and what names them.
+
+    Args:
+        tokenizer: of the language model.
+        names: what class number i is called; given later by `name` when None.
+        before: what stands between the text and a label.
+        end: whether the end-of-text token closes each label, as in `label_trie`; "auto" looks at
+            all names, so that no class that comes later changes the score of an earlier one.
+
+    Attributes:
+        classes: those to score, in the order of the columns.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        names: Sequence[str] | None = None,
+        *,
+        before: str = " ",
+        end: End = "auto",
+    ) -> None:
+        if tokenizer is None or not hasattr(tokenizer, "encode"):
+            raise ConfigError(
+                expected="a backbone with a tokenizer, whose words labels are",
+                got=f"{type(tokenizer).__name__}",
+                remedy="Give one to `wrap_model(model, tokenizer)`.",
+            )
+        self.tokenizer, self.before, self.end = tokenizer, before, end
+        self.names = None if names is None else tuple(names)
+        self.classes: list[int] = []
+
+    def name(self, names: Sequence[str]) -> None:
+        """Call the classes by these names, unless they were named before."""
+        if self.names is None:
+            self.names = tuple(readable(name) for name in names)
+
+    def of(self, classes: Sequence[int]) -> list[str]:
+        """Return the names of classes.
+
+        Raises:
+            StateError: nobody said what they are called.
+            DataError: a class without a name.
+        """
+        if not classes:
+            return []
+        if self.names is None:
+            raise StateError(
+                expected="names of the classes, which the language model scores",
+                got="none",
+                remedy="Pass labels=[…] to the method, or train on a stream, which has names.",
+            )
+        nameless = [c for c in classes if not 0 <= c < len(self.names)]
+        if nameless:
+            raise DataError(
+                expected=f"classes from 0 to {len(self.names) - 1}, those that have names",
+                got=f"class {nameless[0]}",
+                remedy="Name every class in labels=[…], in the order of their numbers.",
+            )
+        return [self.names[c] for c in classes]
+
+    @property
+    def trie(self) -> LabelTrie:
+        """The words of `classes`."""
+        names = tuple(self.of(self.classes))
+        return _trie(self.tokenizer, names, self.before, self._closed())
+
+    def _closed(self) -> End:
+        """Decide about the end over all names, also those of classes to come: scores must stay."""
+        if self.end != "auto" or self.names is None:
+            return self.end
+        return _closing(self.tokenizer, self.names, self.before)
+
+    def __repr__(self) -> str:
+        """Say what is scored: features of a pass depend on it."""
+        return f"LabelWords({self.of(self.classes)}, {self.before!r}, {self.end!r})"
+
+
+@lru_cache(maxsize=32)
+def _trie(tokenizer: Any, names: tuple[str, ...], before: str, end: End) -> LabelTrie:
+    return label_trie(names, tokenizer, before=before, end=end)
+
+
+@lru_cache(maxsize=32)
+def _closing(tokenizer: Any, names: tuple[str, ...], before: str) -> End:
+    return "always" if begins(names, tokenizer, before) else "never"
+
+
+def readable(name: str) -> str:
+    """Return a name of a data set as words.
+
+    >>> readable("AddToPlaylist"), readable("pto_request_status"), readable("PIN blocked?")
+    ('add to playlist', 'pto request status', 'PIN blocked?')
+    """
+    spaced = re.sub(r"[_\s]+", " ", name).strip()
+    if " " not in spaced and re.search("[a-z][A-Z]", spaced):
+        spaced = re.sub("(?<=[a-z0-9])(?=[A-Z])", " ", spaced).lower()
+    return spaced

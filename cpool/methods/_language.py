@@ -1,0 +1,76 @@
+"""What methods on language models share: a hard prompt around the text, and labels as words."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cpool.backbones import Backbone
+from cpool.heads import LabelHead
+from cpool.language import LabelWords, Surround, Template
+from cpool.methods.base import Method
+from cpool.model import PromptedModel
+from cpool.prompter import Prompter
+from cpool.readout import LabelReadout
+
+__all__ = ["LabelMethod"]
+
+
+@dataclass(frozen=True)
+class LabelMethod(Method):
+    """Base of methods that score `log p(label | prompts, template(text))` for every class.
+
+    Attributes:
+        template: the words around a text (Jinja; `cpool.language.Template`), the same in training
+            and at test.
+        labels: what class number i is called; the names of the stream, made readable, when None.
+        normalise: "sum" or "mean" of the log-probabilities of a label's tokens.
+        end: whether the end-of-text token closes each label: "auto" where one label begins another.
+    """
+
+    template: str = "{{ text }}\nLabel:"
+    labels: tuple[str, ...] | None = None
+    normalise: Literal["sum", "mean"] = "sum"
+    end: Literal["auto", "always", "never"] = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse a template without a place for the text, and names that are not."""
+        Template(self.template)
+        self.need(self.normalise in ("sum", "mean"), "normalise", '"sum" or "mean"')
+        self.need(self.end in ("auto", "always", "never"), "end", '"auto", "always" or "never"')
+        names = self.labels
+        right = names is None or (
+            all(isinstance(n, str) and n.strip() for n in names) and len(set(names)) == len(names)
+        )
+        self.need(right, "labels", "with a name of its own for every class")
+
+    def words(self, backbone: Backbone) -> LabelWords:
+        """Return the words of the classes, none of which is known yet."""
+        return LabelWords(backbone.processor, self.labels, end=self.end)
+
+    def surround(self, words: LabelWords) -> Surround:
+        """Return the template, to be filled with what is known of the classes."""
+        return Surround(Template(self.template), words)
+
+    def model(
+        self,
+        backbone: Backbone,
+        words: LabelWords,
+        prompter: Prompter | None = None,
+        *,
+        surround: Surround | None = None,
+        routed: bool = False,
+        **parts: Any,
+    ) -> PromptedModel:
+        """Put a prompter in front of the language model, and the scores of the labels behind it.
+
+        Args:
+            backbone: the language model.
+            words: of the classes.
+            prompter: the prompts; None for the language model as it is.
+            surround: what stands around a text; the template alone by default.
+            routed: whether a slot answers for the classes of its own task alone.
+            **parts: further arguments of `PromptedModel`.
+        """
+        head = LabelHead(words, normalise=self.normalise, routed=routed, ready=not self.trains)
+        model = PromptedModel(backbone, head, prompter, readout=LabelReadout(words), **parts)
+        model.passes.surround = surround or self.surround(words)
+        return model

@@ -1,0 +1,123 @@
+"""Scores of labels equal those of each label alone, whatever shares its pass."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from cpool.backbones import Backbone
+from cpool.errors import BackboneError, DataError
+from cpool.inject import encode
+from cpool.language import label_trie, score_labels, scoring
+from cpool.prompter import Prompts
+from tests import tiny
+
+LABELS = ("red cat", "red dog runs", "blue", "red dog", "blue bird flies in", "house")
+TEXTS = ["the cat sleeps on the big house", "a bird", "please help my card now"]
+WHAT = ("none", "tokens", "prefix", "both")
+
+
+def alone(backbone: Backbone, ids: list[int], label: tuple[int, ...], prompts: Prompts) -> Tensor:
+    """Return log p(label | prompts, text) from one pass over exactly this text and label."""
+    row = torch.tensor([[*ids, *label]])
+    encoded = encode(backbone, {"input_ids": row}, prompts)
+    states = encoded.hidden_states[-1][0, -row.shape[1] :]
+    table = (states @ backbone.lm_head.weight.T).log_softmax(dim=-1)
+    places = range(len(ids) - 1, len(ids) + len(label) - 1)
+    return torch.stack(
+        [table[place, token] for place, token in zip(places, label, strict=True)]
+    ).sum()
+
+
+@pytest.mark.parametrize("kind", tiny.DECODERS)
+@pytest.mark.parametrize("what", WHAT)
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_scores_are_those_of_each_label_alone(kind, what, side) -> None:
+    backbone = tiny.backbone(kind)
+    trie = label_trie(LABELS, backbone.processor)
+    prompts = tiny.prompts(kind, len(TEXTS), what)
+    batch = tiny.padded(backbone.prepare(TEXTS), 3, side)
+    scores = score_labels(backbone, batch, prompts, trie)
+    for row, text in enumerate(TEXTS):
+        ids = backbone.processor.encode(text, add_special_tokens=False)
+        own = tiny.part(prompts, slice(row, row + 1))
+        expected = torch.stack([alone(backbone, ids, s, own) for s in trie.sequences])
+        torch.testing.assert_close(scores[row], expected, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("block", [1, 400, 2**26])
+def test_gradients_of_prompts_are_those_of_each_label_alone(block, monkeypatch) -> None:
+    monkeypatch.setattr(scoring, "BLOCK", block)
+    backbone = tiny.backbone("llama")
+    trie = label_trie(LABELS, backbone.processor)
+    made = tiny.prompts("llama", len(TEXTS), "both")
+    made.tokens.requires_grad_()
+    for pair in made.layers.values():
+        for tensor in pair:
+            tensor.requires_grad_()
+    leaves = [made.tokens, *(tensor for pair in made.layers.values() for tensor in pair)]
+    weights = torch.randn(len(TEXTS), len(LABELS), generator=torch.Generator().manual_seed(0))
+    scores = score_labels(backbone, backbone.prepare(TEXTS), made, trie)
+    got = torch.autograd.grad((scores * weights).sum(), leaves)
+    total = torch.zeros(())
+    for row, text in enumerate(TEXTS):
+        ids = backbone.processor.encode(text, add_special_tokens=False)
+        own = tiny.part(made, slice(row, row + 1))
+        for column, sequence in enumerate(trie.sequences):
+            total = total + weights[row, column] * alone(backbone, ids, sequence, own)
+    for one, other in zip(got, torch.autograd.grad(total, leaves), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_probabilities_of_all_continuations_sum_to_one() -> None:
+    backbone = tiny.backbone("gpt2")
+    names = [*tiny.WORDS, *tiny.SPECIAL]
+    trie = label_trie(names, backbone.processor)
+    scores = score_labels(backbone, backbone.prepare(TEXTS), None, trie)
+    torch.testing.assert_close(scores.exp().sum(dim=1), torch.ones(len(TEXTS)))
+
+
+def test_a_row_is_the_same_alone_and_in_any_batch() -> None:
+    backbone = tiny.backbone("qwen2")
+    trie = label_trie(LABELS, backbone.processor)
+    together = score_labels(backbone, backbone.prepare(TEXTS), None, trie)
+    for row, text in enumerate(TEXTS):
+        single = score_labels(backbone, backbone.prepare([text]), None, trie)[0]
+        torch.testing.assert_close(together[row], single, atol=1e-5, rtol=1e-5)
+
+
+def test_bfloat16_is_near_and_its_scores_are_float32() -> None:
+    exact, half = tiny.backbone("llama"), tiny.new("llama", dtype="bfloat16")
+    trie = label_trie(LABELS, exact.processor)
+    scores = [score_labels(b, b.prepare(TEXTS), None, trie) for b in (exact, half)]
+    assert scores[1].dtype == torch.float32
+    torch.testing.assert_close(scores[1], scores[0], atol=0.3, rtol=0.05)
+
+
+def test_scores_are_capped_and_scaled_as_the_model_does_it() -> None:
+    backbone = tiny.new("llama")
+    hidden = torch.randn(2, tiny.WIDTH)
+    plain = backbone.word_logits(hidden)
+    config = backbone.plain_model.config
+    config.final_logit_softcapping = 3.0
+    torch.testing.assert_close(backbone.word_logits(hidden), 3 * torch.tanh(plain / 3))
+    config.final_logit_softcapping, config.logit_scale = None, 0.5
+    torch.testing.assert_close(backbone.word_logits(hidden), plain / 2)
+    config.logit_scale, config.logits_scaling = None, 4.0
+    torch.testing.assert_close(backbone.word_logits(hidden), plain / 4)
+
+
+def test_a_text_that_leaves_no_room_for_the_longest_label_is_refused() -> None:
+    backbone = tiny.backbone("gpt2")
+    trie = label_trie(LABELS, backbone.processor)
+    fits = tiny.TEXT - trie.longest
+    ids = torch.randint(4, 20, (1, fits + 1))
+    score_labels(backbone, {"input_ids": ids[:, :fits]}, None, trie)
+    with pytest.raises(DataError, match="at most 64 tokens, prompts included"):
+        score_labels(backbone, {"input_ids": ids}, None, trie)
+
+
+def test_an_encoder_has_no_words() -> None:
+    backbone = tiny.backbone("bert")
+    trie = label_trie(LABELS, backbone.processor)
+    with pytest.raises(BackboneError, match="decoder"):
+        score_labels(backbone, backbone.prepare(TEXTS), None, trie)

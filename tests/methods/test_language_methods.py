@@ -1,0 +1,246 @@
+"""Methods on language models, against loops over labels and texts."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cpool.errors import ConfigError, DataError, StateError
+from cpool.initialisers import from_labels
+from cpool.language import LabelWords
+from cpool.learner import Learner
+from cpool.methods import FewShot, Joint, PromptTuning, ZeroShot
+from cpool.seeding import seeded
+from tests import tiny
+from tests.common.rows import LABELS, SHOWN
+from tests.common.tasks import stream
+
+TEMPLATE = "my {{ text }} now"
+TEXTS = ["the cat sleeps", "a bird flies in the house", "help"]
+
+
+def words(label: str) -> list[int]:
+    """Return the tokens of a label, closed as one label begins another."""
+    return [*tiny.backbone("llama").processor.encode(label, add_special_tokens=False), 2]
+
+
+def scores(text: str, labels: tuple[str, ...], before: Tensor | None = None) -> Tensor:
+    """Return log p(label | prompt tokens, text) of the model of transformers, label by label."""
+    backbone = tiny.backbone("llama")
+    embed = backbone.plain_model.get_input_embeddings()
+    found = []
+    for label in labels:
+        ids = backbone.processor.encode(text, add_special_tokens=False)
+        row = embed(torch.tensor([ids + words(label)]))
+        start = 0 if before is None else len(before)
+        if before is not None:
+            row = torch.cat([before[None], row], dim=1)
+        states = backbone.plain_model(inputs_embeds=row).last_hidden_state[0]
+        table = (states @ backbone.lm_head.weight.T).log_softmax(dim=-1)
+        places = range(start + len(ids) - 1, start + len(ids) - 1 + len(words(label)))
+        found.append(sum(table[p, w] for p, w in zip(places, words(label), strict=True)))
+    return torch.stack(found)
+
+
+def learner(method, *, seed: int = 0, **options) -> Learner:
+    backbone = tiny.backbone("llama")
+    with seeded(seed, "build"):
+        model = method.build(backbone)
+    settings = {"epochs": 1, "batch_size": 6, **options}
+    return Learner(model, seed=seed, device="cpu", quiet=True, **settings)
+
+
+def test_prompt_tuning_is_its_equation_forward_loss_and_gradient() -> None:
+    backbone = tiny.backbone("llama")
+    method = PromptTuning(length=3, labels=LABELS, template=TEMPLATE, slots="shared")
+    model = method.build(backbone)
+    model.begin_task([0, 1, 2, 3, 4, 5])
+    batch = {**model.prepare(TEXTS), "labels": torch.tensor([2, 5, 0])}
+    output = model(batch, task=0)
+    (prompt,) = list(model.parameters())
+    expected = torch.stack([scores(f"my {t} now", LABELS, prompt[0, 0]) for t in TEXTS])
+    torch.testing.assert_close(output.logits, expected, atol=2e-5, rtol=1e-5)
+    loss = torch.nn.functional.cross_entropy(expected, torch.tensor([2, 5, 0]))
+    torch.testing.assert_close(output.loss, loss, atol=1e-5, rtol=1e-5)
+    (got,) = torch.autograd.grad(output.loss, [prompt])
+    (wanted,) = torch.autograd.grad(loss, [prompt])
+    torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_a_prompt_that_starts_from_a_text_is_that_hard_prompt() -> None:
+    """Untouched, the soft prompt computes exactly what the words in the template compute."""
+    for kind in tiny.DECODERS:
+        backbone = tiny.backbone(kind)
+        text = "please open the card"
+        soft = PromptTuning(
+            length=None,
+            init="text",
+            text=text,
+            labels=LABELS,
+            template="{{ text }} now",
+            slots="shared",
+        )
+        hard = ZeroShot(labels=LABELS, template=text + " {{ text }} now")
+        logits = []
+        for method in (soft, hard):
+            model = method.build(backbone)
+            model.begin_task(range(6))
+            for branch in model.prompter or ():
+                branch.pool.mark_trained(torch.tensor([[0]]))  # it may be used as it is
+            model.eval()
+            with torch.no_grad():
+                logits.append(model(model.prepare(TEXTS), task=0).logits)
+        torch.testing.assert_close(logits[0], logits[1], atol=1e-5, rtol=1e-5)
+
+
+def test_a_task_answers_with_its_own_prompt_and_labels_and_earlier_ones_stay() -> None:
+    run = learner(PromptTuning(length=2, labels=LABELS, template=TEMPLATE))
+    tasks = stream("llama")
+    run.fit_task(tasks[0])
+    first = run.model.prompter.branches["prompt"].pool.blocks[0].clone()
+    told = [run.predictor.predict(tasks[0].test, 0).probabilities]
+    run.fit_task(tasks[1])
+    run.fit_task(tasks[2])
+    assert torch.equal(run.model.prompter.branches["prompt"].pool.blocks[0], first)
+    again = run.predictor.predict(tasks[0].test, 0)
+    # Told the task, it forgets nothing; the columns of later classes are 0.
+    np.testing.assert_allclose(again.probabilities[:, :2], told[0], atol=1e-6)
+    assert not again.probabilities[:, 2:].any()
+    answers = run.explain(tasks[1].test.x)
+    for label, slot in zip(answers.labels, answers.slots["prompt"][:, 0], strict=True):
+        assert label in tasks[int(slot)].classes
+
+
+def test_zero_shot_is_the_probability_of_the_label() -> None:
+    run = learner(ZeroShot(labels=LABELS, template=TEMPLATE))
+    run.run(stream("llama"))
+    order = run.classes
+    expected = torch.stack([scores(f"my {t} now", tuple(LABELS[c] for c in order)) for t in TEXTS])
+    got = run.predict_proba(TEXTS)
+    np.testing.assert_allclose(got, expected.softmax(dim=1).detach(), atol=1e-5)
+    mean = learner(ZeroShot(labels=LABELS, template=TEMPLATE, normalise="mean"))
+    mean.run(stream("llama"))
+    lengths = torch.tensor([len(words(LABELS[c])) for c in order])
+    shared = (expected / lengths).softmax(dim=1).detach()
+    np.testing.assert_allclose(mean.predict_proba(TEXTS), shared, atol=1e-5)
+
+
+def test_calibration_takes_off_what_a_label_has_after_no_content() -> None:
+    run = learner(ZeroShot(labels=LABELS, template=TEMPLATE, calibrate=True))
+    run.run(stream("llama"))
+    named = tuple(LABELS[c] for c in run.classes)
+    free = torch.stack([scores(f"my {t} now", named) for t in ("N/A", "[MASK]", "none")])
+    prior = free.exp().mean(dim=0).log()
+    expected = torch.stack([scores(f"my {t} now", named) for t in TEXTS]) - prior
+    got = run.predict_proba(TEXTS)
+    np.testing.assert_allclose(got, expected.softmax(dim=1).detach(), atol=1e-5)
+
+
+def test_labels_of_a_template_are_those_seen_so_far() -> None:
+    run = learner(ZeroShot(labels=LABELS, template="{{ labels | join(' ') }} {{ text }}"))
+    tasks = stream("llama")
+    run.fit_task(tasks[0])
+    for number in range(2):
+        if number:
+            run.fit_task(tasks[number])
+        assert len(run.classes) == 2 * (number + 1)
+        assert run.model.passes.around[0] == " ".join(LABELS[c] for c in run.classes) + " "
+
+
+@pytest.mark.parametrize(("each", "many"), [(2, 1), (1, 2)])
+def test_few_shot_shows_training_examples_of_each_class(each, many) -> None:
+    shown = "{% for e in examples %}{{ e.text }} = {{ e.label }};{% endfor %}{{ text }}"
+    run = learner(FewShot(labels=LABELS, template=shown, each=each))
+    tasks = stream("llama")
+    for number in range(many):
+        run.fit_task(tasks[number])
+        before = run.model.passes.around[0]
+        pairs = [part.split(" = ") for part in before.split(";")[:-1]]
+        assert len(pairs) == 2 * each * (number + 1)
+        for task in tasks[: number + 1]:
+            for label in task.classes:
+                own = [text for text, name in pairs if name == LABELS[label]]
+                texts = {x for x, y in zip(task.train.x, task.train.y, strict=True) if y == label}
+                assert len(set(own)) == each
+                assert set(own) <= texts
+
+
+def test_few_shot_is_the_same_after_loading(tmp_path) -> None:
+    run = learner(FewShot(labels=LABELS, template=SHOWN, each=1))
+    run.run(stream("llama"), tmp_path)
+    again = Learner.load(tmp_path, tiny.backbone("llama"), device="cpu", quiet=True)
+    assert again.model.passes.around == run.model.passes.around
+    assert np.array_equal(again.predict_proba(TEXTS), run.predict_proba(TEXTS))
+    assert run.model.rules[0].layout()["examples"]
+
+
+def test_names_come_from_the_stream_and_stay_with_the_checkpoint(tmp_path) -> None:
+    from cpool.streams import class_incremental
+
+    tasks = stream("llama")
+    x = [text for task in tasks for text in task.train.x]
+    y = np.concatenate([task.train.y for task in tasks])
+    named = class_incremental(
+        x,
+        y,
+        x,
+        y,
+        tasks=3,
+        seed=0,
+        validation=0,
+        name="named",
+        class_names=["cat", "red_dog", "red", "blue_bird", "blue_fish", "house"],
+    )
+    run = learner(ZeroShot(template=TEMPLATE))
+    run.run(named, tmp_path)
+    assert run.model.head.words.names == LABELS
+    again = Learner.load(tmp_path, tiny.backbone("llama"), device="cpu", quiet=True)
+    assert np.array_equal(again.predict_proba(TEXTS), run.predict_proba(TEXTS))
+    nameless = learner(ZeroShot(template=TEMPLATE))
+    with pytest.raises(StateError, match="names of the classes"):
+        nameless.fit_task(tasks[0])
+
+
+def test_label_tokens_start_a_prompt() -> None:
+    backbone = tiny.backbone("llama")
+    embed = backbone.plain_model.get_input_embeddings().weight
+    init = from_labels(backbone, LabelWords(backbone.processor, LABELS))
+    values = init((1, 1, 8, tiny.WIDTH))
+    red, dog = backbone.processor.convert_tokens_to_ids(["red", "dog"])
+    torch.testing.assert_close(values[0, 0, 1], (embed[red] + embed[dog]).detach() / 2)
+    torch.testing.assert_close(values[0, 0, 2], embed[red].detach())
+    rest = values[0, 0, 6:]
+    assert all(any(torch.equal(row, token) for token in embed) for row in rest)
+
+
+def test_joint_training_of_a_prompt() -> None:
+    options = {"length": 2, "labels": LABELS, "slots": "shared", "template": TEMPLATE}
+    run = learner(Joint(of="prompt_tuning", options=options))
+    matrix = run.run(stream("llama"))
+    assert not math.isnan(matrix.summary()["average_accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: PromptTuning(template="no place"), "a Jinja template"),
+        (lambda: PromptTuning(length=0), "length at least 1"),
+        (lambda: PromptTuning(length=None), 'None with init "text"'),
+        (lambda: PromptTuning(init="text", text=" "), "text with words"),
+        (lambda: ZeroShot(labels=("a", "a")), "a name of its own"),
+        (lambda: ZeroShot(labels=("a", " ")), "a name of its own"),
+        (lambda: FewShot(template="{{ text }}"), "a loop over examples"),
+        (lambda: FewShot(each=0), "each at least 1"),
+    ],
+)
+def test_wrong_settings_are_refused(make, says) -> None:
+    with pytest.raises(ConfigError, match=says):
+        make()
+
+
+def test_a_class_without_a_name_is_refused() -> None:
+    run = learner(ZeroShot(labels=LABELS[:3], template=TEMPLATE))
+    with pytest.raises(DataError, match="that have names"):
+        run.run(stream("llama"))
