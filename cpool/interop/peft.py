@@ -1,0 +1,283 @@
+"""PEFT: slots as adapters that PEFT loads, and adapters of PEFT as slots.
+
+Read and written are the files alone, `adapter_config.json` and `adapter_model.safetensors`, so
+PEFT need not be installed. Kinds: PROMPT_TUNING and MULTITASK_PROMPT_TUNING (tokens in front of the
+embeddings), PREFIX_TUNING and CARTRIDGE (keys and values in front of those of every layer).
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load as load_bytes
+from safetensors.torch import save as save_bytes
+from torch import Tensor
+
+from cpool._io import read_json, write_bytes, write_json
+from cpool.backbones import Backbone
+from cpool.errors import CheckpointError, CpoolError, DataError, PoolError
+from cpool.initialisers import from_values
+from cpool.policies import NearestCentroid
+from cpool.pool import PromptPool
+from cpool.prompter import Branch, EmbeddingSite, PrefixSite, Prompter, Site
+
+__all__ = ["Adapter", "export_peft", "pool_from_peft", "prompter_from_peft", "read_peft"]
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+TOKENS = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING")
+CACHES = ("PREFIX_TUNING", "CARTRIDGE")
+
+
+class Adapter(NamedTuple):
+    """A prompt-learning adapter of PEFT, as a slot holds it.
+
+    Attributes:
+        kind: PEFT's name of it.
+        values: [S P W]; S is 1 for tokens, and 2 a layer, keys then values, for a cache.
+        heads: key-value heads of a cache; 0 for tokens.
+        base: name of the base model, as the adapter gives it.
+    """
+
+    kind: str
+    values: Float[Tensor, "S P W"]
+    heads: int
+    base: str | None
+
+
+def read_peft(folder: str | Path, *, task: int | None = None) -> Adapter:
+    """Read an adapter as PEFT's `save_pretrained` writes it.
+
+    Args:
+        folder: with adapter_config.json and adapter_model.safetensors.
+        task: which task of a multitask adapter is baked in: `P* ⊙ (u_t v_tᵀ)`.
+
+    Raises:
+        CheckpointError: no adapter there, another kind, or tensors that do not fit its config.
+    """
+    folder = Path(folder)
+    config = _config(folder)
+    kind = config.get("peft_type")
+    if kind not in TOKENS + CACHES:
+        raise CheckpointError(
+            expected=f"an adapter that learns a prompt ({', '.join(TOKENS + CACHES)})",
+            got=f"{kind} in {folder}",
+            remedy="Other adapters change the model's weights; merge them into a model instead.",
+        )
+    tensors = _tensors(folder)
+    length, width = config["num_virtual_tokens"], config["token_dim"]
+    # Encoder-decoders store rows for both halves, of which PEFT itself reads the first.
+    rows = tensors["prompt_embeddings"][:length].float()
+    sites = 2 * config["num_layers"] if kind in CACHES else 1
+    if tuple(rows.shape) != (length, sites * width):
+        raise CheckpointError(
+            expected=f"prompt_embeddings of shape {(length, sites * width)}, as {CONFIG} says",
+            got=f"{tuple(rows.shape)} in {folder}",
+            remedy="Save the adapter again with PEFT.",
+        )
+    if kind == "MULTITASK_PROMPT_TUNING":
+        rows = rows * _low_rank(tensors, task, folder)
+    values = rows.view(length, sites, width).transpose(0, 1).contiguous()
+    heads = config["num_attention_heads"] if kind in CACHES else 0
+    return Adapter(str(kind), values, heads, config.get("base_model_name_or_path"))
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] = read_json(folder / CONFIG)
+    except (CpoolError, OSError) as error:
+        raise CheckpointError(
+            expected=f"a folder with {CONFIG} and {WEIGHTS}",
+            got=f"{folder}: {error}",
+            remedy="Name the folder that PEFT's save_pretrained wrote.",
+        ) from error
+    return config
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    try:
+        tensors = load_bytes((folder / WEIGHTS).read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            expected=f"{WEIGHTS} in {folder}",
+            got=str(error),
+            remedy="Save the adapter with safetensors; other formats are not read.",
+        ) from error
+    if "prompt_embeddings" not in tensors:
+        raise CheckpointError(
+            expected=f"a tensor prompt_embeddings in {folder / WEIGHTS}",
+            got=", ".join(sorted(tensors)),
+            remedy="Save the adapter again with PEFT.",
+        )
+    return tensors
+
+
+def _low_rank(tensors: Mapping[str, Tensor], task: int | None, folder: Path) -> Tensor:
+    columns, rows = tensors["prefix_task_cols"].float(), tensors["prefix_task_rows"].float()
+    if task is None or not 0 <= task < len(columns):
+        raise CheckpointError(
+            expected=f"task=0 to {len(columns) - 1}, a task of the multitask adapter {folder}",
+            got=f"task={task}",
+            remedy="Say whose prompt shall be read.",
+        )
+    return columns[task] @ rows[task]
+
+
+def export_peft(branch: Branch, slot: int, folder: str | Path, *, base: str | None = None) -> Path:
+    """Write a slot as an adapter of PEFT for a causal language model.
+
+    Args:
+        branch: of a prompter; at the embedding, or with prefixes on all layers.
+        slot: its place in the pool.
+        folder: where to; made if it is not there.
+        base: name or path of the base model that the config names.
+
+    Raises:
+        PoolError: no such slot, or prefixes that PEFT has no place for.
+    """
+    folder, site = Path(folder), branch.site
+    values = branch.pool.read(torch.tensor(branch.pool.check_slot(slot))).detach().float().cpu()
+    sites, length, width = values.shape
+    config: dict[str, Any] = {
+        "base_model_name_or_path": base,
+        "inference_mode": True,
+        "num_transformer_submodules": 1,
+        "num_virtual_tokens": length,
+        "task_type": "CAUSAL_LM",
+        "token_dim": width,
+    }
+    if isinstance(site, EmbeddingSite):
+        config |= {"peft_type": "PROMPT_TUNING", "prompt_tuning_init": "RANDOM"}
+    else:
+        if site.layers != tuple(range(len(site.layers))) or site.halves or site.live:
+            raise PoolError(
+                expected="prefixes on all layers from 0, keys and values apart, as PEFT has them",
+                got=f"{site} in branch {branch.name!r}",
+                remedy="Export slots of a method with a prefix on every layer.",
+            )
+        config |= {
+            "peft_type": "PREFIX_TUNING",
+            "encoder_hidden_size": width,
+            "num_attention_heads": site.heads,
+            "num_layers": len(site.layers),
+            "prefix_projection": False,
+        }
+    rows = values.transpose(0, 1).reshape(length, sites * width).contiguous()
+    folder.mkdir(parents=True, exist_ok=True)
+    data = save_bytes({"prompt_embeddings": rows}, metadata={"format": "pt"})
+    write_bytes(folder / WEIGHTS, data)
+    write_json(folder / CONFIG, config)
+    return folder
+
+
+def pool_from_peft(
+    folders: Sequence[str | Path],
+    backbone: Backbone,
+    *,
+    task: int | None = None,
+    any_base: bool = False,
+) -> tuple[PromptPool, Site]:
+    """Return a pool with one frozen slot an adapter, named as its folder, and where they enter.
+
+    Args:
+        folders: adapters of one kind and length.
+        backbone: the base model that they were trained on.
+        task: of multitask adapters.
+        any_base: take adapters that name another base model, too.
+
+    Raises:
+        CheckpointError: what is no adapter, or does not fit the backbone or the others.
+    """
+    if not folders:
+        raise DataError(expected="at least one adapter", got="none", remedy="Name its folder.")
+    adapters = [read_peft(folder, task=task) for folder in folders]
+    for folder, adapter in zip(folders, adapters, strict=True):
+        _check(Path(folder), adapter, backbone, any_base)
+        if adapter.values.shape != adapters[0].values.shape:
+            raise CheckpointError(
+                expected=f"adapters of one kind and length, {adapters[0].kind} of "
+                f"{adapters[0].values.shape[1]} tokens as in {folders[0]}",
+                got=f"{adapter.kind} of {adapter.values.shape[1]} in {folder}",
+                remedy="Make a pool of each kind and length.",
+            )
+    first = adapters[0]
+    sites, length, width = first.values.shape
+    pool = PromptPool(sites, length, width)
+    for number, (folder, adapter) in enumerate(zip(folders, adapters, strict=True)):
+        pool.grow(1, from_values(adapter.values[None]), task=number, name=Path(folder).name)
+    pool.mark_trained(torch.arange(len(pool))[:, None])
+    pool.freeze_all()
+    cache = first.kind in CACHES
+    layers = tuple(range(backbone.num_layers))
+    return pool, PrefixSite(layers, first.heads) if cache else EmbeddingSite()
+
+
+def _check(folder: Path, adapter: Adapter, backbone: Backbone, any_base: bool) -> None:
+    cache = adapter.kind in CACHES
+    layers = backbone.num_layers if cache else 1
+    width = backbone.num_kv_heads * backbone.head_dim if cache else backbone.hidden_size
+    sites = 2 * layers if cache else 1
+    if adapter.values.shape[0] != sites or adapter.values.shape[2] != width:
+        raise CheckpointError(
+            expected=f"an adapter for {backbone.name!r}, of width {width}"
+            + (f" on {layers} layers" if cache else ""),
+            got=f"{folder}: width {adapter.values.shape[2]}"
+            + (f" on {adapter.values.shape[0] // 2} layers" if cache else "")
+            + f", for {adapter.base!r}",
+            remedy="Load the base model that it was trained on.",
+        )
+    if any_base or not adapter.base or _short(adapter.base) == _short(backbone.name):
+        return
+    raise CheckpointError(
+        expected=f"an adapter for {backbone.name!r}",
+        got=f"{folder}, which names {adapter.base!r}",
+        remedy="Load that base model, or pass any_base=True where both are the same weights.",
+    )
+
+
+def _short(name: str) -> str:
+    return name.rstrip("/").rpartition("/")[2].lower()
+
+
+def prompter_from_peft(
+    folders: Sequence[str | Path],
+    texts: Sequence[Sequence[str]],
+    backbone: Backbone,
+    *,
+    centroids: int = 5,
+    task: int | None = None,
+    any_base: bool = False,
+) -> Prompter:
+    """Return a prompter that sends each text to the adapter whose texts are nearest.
+
+    The adapters stay as they are; their keys are k-means centres of the unprompted features of a
+    few texts of each (`NearestCentroid`), so that a pool over adapters of other people routes.
+
+    Args:
+        folders: adapters of one kind and length.
+        texts: some texts of the use of each, in the same order.
+        backbone: the base model that they were trained on.
+        centroids: centres an adapter.
+        task: of multitask adapters.
+        any_base: take adapters that name another base model, too.
+
+    Raises:
+        CheckpointError: as `pool_from_peft`.
+        DataError: texts for other than each adapter, or none for one.
+    """
+    if len(texts) != len(folders) or not all(len(rows) for rows in texts):
+        raise DataError(
+            expected=f"at least one text for each of {len(folders)} adapters",
+            got=f"{[len(rows) for rows in texts]}",
+            remedy="Give a few typical inputs of each adapter.",
+        )
+    pool, site = pool_from_peft(folders, backbone, task=task, any_base=any_base)
+    policy = NearestCentroid(backbone.query_size, centroids)
+    for number, rows in enumerate(texts):
+        policy.grow(1, number)
+        policy.end_task(backbone.query(backbone.prepare(list(rows))), number)
+    prompter = Prompter([Branch("peft", pool, policy, site, per_task=1)])
+    prompter.started = list(range(len(folders)))
+    return prompter
