@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from cpool.backbones import Backbone
 from cpool.errors import ConfigError, DataError, StateError
 from cpool.heads import Head, check_finite
+from cpool.language import generate, padding
 from cpool.model_checks import check_capacity, check_layers, checked_labels, need_task
 from cpool.output import Output
 from cpool.passes import Passes
@@ -148,6 +149,35 @@ class PromptedNetwork(nn.Module):
 
         super()._apply(keep, recurse)  # type: ignore[no-untyped-call]
         return self
+
+    def generate(
+        self, batch: Mapping[str, Tensor], task: int | None = None, **options: Any
+    ) -> Int[Tensor, "B N"]:
+        """Return the ids of tokens that a language model adds, each row under its own prompts.
+
+        Args:
+            batch: as `prepare` makes it.
+            task: as for `forward`, at test.
+            **options: of the model's `generate`, see `cpool.language.generate`.
+
+        Raises:
+            BackboneError: a backbone that is no language model.
+        """
+        training = self.training
+        self.eval()
+        try:
+            self.check_task(task)
+            with torch.no_grad():
+                query = self.query(batch) if self.needs_query else None
+                prompts = self.passes.choose(query, task, len(batch["input_ids"]))
+            return self.passes.by_fit(
+                batch,
+                prompts,
+                lambda rows, own: generate(self.backbone, rows, own, **options),
+                pad=padding(self.backbone, options),
+            )
+        finally:
+            self.train(training)
 
     def answer(
         self,

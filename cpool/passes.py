@@ -5,12 +5,13 @@ the learner keeps its features: a frozen prompt costs one pass a sample, not one
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from cpool.backbones import Backbone
 from cpool.errors import StateError
@@ -147,16 +148,37 @@ class Passes:
         fits = None if prompts is None else _fits(prompts)
         if prompts is None or fits is None or bool(fits.all()):
             return self._run(batch, prompts)
+        return self.by_fit(batch, prompts, lambda rows, own: self._run(rows, own)[0]), prompts
+
+    @staticmethod
+    def by_fit(
+        batch: Mapping[str, Tensor],
+        prompts: Prompts | None,
+        run: Callable[[Mapping[str, Tensor], Prompts | None], Tensor],
+        pad: int = 0,
+    ) -> Tensor:
+        """Run the samples that have a prompt and those that no slot fits, each kind together.
+
+        Args:
+            batch: B samples.
+            prompts: theirs.
+            run: gets some rows of both, no prompts for those that have none; returns [b N].
+            pad: fills rows of the kind whose N is smaller.
+        """
+        fits = None if prompts is None else _fits(prompts)
+        if prompts is None or fits is None or bool(fits.all()):
+            return run(batch, prompts)
         if not bool(fits.any()):
-            return self._run(batch, None)[0], prompts
+            return run(batch, None)
         keys = [k for k, v in batch.items() if len(v) == len(fits)]
-        made: list[tuple[Tensor, Tensor]] = []
+        made, places = [], []
         for mask, part in ((fits, _rows(prompts, fits)), (~fits, None)):
-            if bool(mask.any()):
-                rows = {key: batch[key][mask.to(batch[key].device)] for key in keys}
-                made.append((mask.nonzero()[:, 0], self._run(rows, part)[0]))
-        order = torch.cat([index for index, _ in made]).argsort()
-        return torch.cat([features for _, features in made])[order], prompts
+            rows = {key: batch[key][mask.to(batch[key].device)] for key in keys}
+            made.append(run(rows, part))
+            places.append(mask.nonzero()[:, 0])
+        width = max(part.shape[1] for part in made)
+        whole = [F.pad(part, (0, width - part.shape[1]), value=pad) for part in made]
+        return torch.cat(whole)[torch.cat(places).argsort()]
 
     def _run(
         self, batch: Mapping[str, Tensor], prompts: Prompts | None

@@ -21,7 +21,7 @@ _TOWERS = ("clip", "siglip")  # two-tower checkpoints: the vision tower is the b
 
 
 def base_of(model: Any) -> tuple[Any, Any]:
-    """Return the base model of a loaded model, and the output embedding of a language model."""
+    """Return the base model of a loaded model, and the language model around it if it is one."""
     if not hasattr(model, "config") or not hasattr(model, "base_model"):
         raise BackboneError(
             expected="a PreTrainedModel of transformers",
@@ -31,10 +31,11 @@ def base_of(model: Any) -> tuple[Any, Any]:
     if model.config.model_type in _TOWERS and hasattr(model, "vision_model"):
         return model.vision_model, None
     base = model.base_model
-    # The output embedding is kept for readouts that score words; often it shares the input's.
-    head = model.get_output_embeddings() if base is not model else None
+    # It is kept for readouts that score words and to generate; it holds no weights of its own but
+    # the output embedding, which often is the input's.
     causal = type(model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
-    return base, head if causal else None
+    whole = causal and base is not model and model.get_output_embeddings() is not None
+    return base, model if whole else None
 
 
 def load(source: str, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -68,9 +69,9 @@ def load(source: str, dtype: torch.dtype) -> tuple[Any, Any]:
             got=f"{len(missing)} missing, such as {sorted(missing)[0]}",
             remedy="Use a complete checkpoint; random weights would give random features.",
         )
-    base, lm_head = base_of(model)
+    base, whole = base_of(model)
     # A head that the checkpoint lacks, and that is not tied to the embeddings, would be random.
-    return base, None if any("lm_head" in k for k in report["missing_keys"]) else lm_head
+    return base, None if any("lm_head" in k for k in report["missing_keys"]) else whole
 
 
 def _model_class(config: Any) -> Any:

@@ -39,7 +39,7 @@ class Backbone(nn.Module):
         normalize: divide each layer's feature by its L2 norm.
         layers: which hidden states the query reads: 0 the embeddings, i the output of block i,
             -1 (or L) the model's final state, after its last norm.
-        lm_head: output embedding of a language model, for readouts that score words.
+        language_model: what `model` is the base of, for readouts that score words and to generate.
     """
 
     def __init__(
@@ -52,11 +52,14 @@ class Backbone(nn.Module):
         pooling: str = "auto",
         normalize: bool = False,
         layers: Sequence[int] = (-1,),
-        lm_head: nn.Module | None = None,
+        language_model: Any = None,
         frozen: bool = True,
     ) -> None:
         super().__init__()
-        self.model, self.processor, self.lm_head = model, processor, lm_head
+        self.model, self.processor = model, processor
+        # A tuple hides it from the module tree, which has its parts already.
+        self._language_model = (language_model,)
+        self.lm_head: nn.Module | None = language_model and language_model.get_output_embeddings()
         self.name, self.kind_of, self.frozen = name, family, frozen
         self.kind: Kind = family.kind
         self.site: Site = family.site
@@ -113,6 +116,21 @@ class Backbone(nn.Module):
     def plain_model(self) -> Any:
         """The model itself, also when `self.model` was wrapped by `torch.compile`."""
         return getattr(self.model, "_orig_mod", self.model)
+
+    @property
+    def language_model(self) -> Any:
+        """The language model that the base model is part of.
+
+        Raises:
+            BackboneError: a model that is none, or that was loaded without its output embedding.
+        """
+        if self._language_model[0] is None:
+            raise BackboneError(
+                expected="a language model with its output embedding",
+                got=f"{self.name!r} ({self.family}) without one",
+                remedy="Load a causal language model, such as a checkpoint of LlamaForCausalLM.",
+            )
+        return self._language_model[0]
 
     @property
     def query_size(self) -> int:
@@ -193,7 +211,7 @@ class Backbone(nn.Module):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Backbone":
         # A frozen model is a constant: copies of what holds it share it.
-        return self if self.frozen else self._copy(self.lm_head)
+        return self if self.frozen else self._copy(self._language_model[0])
 
     def trainable_copy(self) -> "Backbone":
         """Return a copy with weights of its own that can be trained, and a real `train()`.
@@ -207,9 +225,9 @@ class Backbone(nn.Module):
             copied.model.float()
         return copied
 
-    def _copy(self, lm_head: nn.Module | None) -> "Backbone":
+    def _copy(self, language_model: Any) -> "Backbone":
         # Copied together, so that a head tied to the input embedding stays tied.
-        model, lm_head = copy.deepcopy((self.plain_model, lm_head))
+        model, language_model = copy.deepcopy((self.plain_model, language_model))
         return Backbone(
             model,
             self.kind_of,
@@ -218,7 +236,7 @@ class Backbone(nn.Module):
             pooling=self.pooling,
             normalize=self.normalize,
             layers=self.layers,
-            lm_head=lm_head,
+            language_model=language_model,
             frozen=False,
         )
 
@@ -376,16 +394,7 @@ class Backbone(nn.Module):
     @property
     def vocabulary_size(self) -> int:
         """V, the number of words that `word_logits` scores."""
-        return int(self._word_head().out_features)
-
-    def _word_head(self) -> Any:
-        if self.lm_head is None:
-            raise BackboneError(
-                expected="a language model with its output embedding",
-                got=f"{self.name!r} ({self.family}) without one",
-                remedy="Load a causal language model, such as a checkpoint of LlamaForCausalLM.",
-            )
-        return self.lm_head
+        return int(self.language_model.get_output_embeddings().out_features)
 
     def word_logits(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
         """Return the scores of the next word after final hidden states.
@@ -393,7 +402,7 @@ class Backbone(nn.Module):
         Raises:
             BackboneError: a model without an output embedding.
         """
-        head, config = self._word_head(), self.plain_model.config
+        head, config = self.language_model.get_output_embeddings(), self.plain_model.config
         logits: Tensor = head(hidden.to(head.weight.dtype))
         # Families scale the scores in the model class that has the head: Cohere, Granite, Gemma.
         logits = logits * (getattr(config, "logit_scale", None) or 1.0)

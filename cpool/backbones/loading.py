@@ -45,10 +45,10 @@ def load_backbone(
     """
     source = resolve(str(name))
     with quiet():
-        model, lm_head = load(source, _dtype(dtype))
+        model, language_model = load(source, _dtype(dtype))
         processor = load_processor(source, model)
     query = {"pooling": pooling, "normalize": normalize, "layers": layers}
-    backbone = _backbone(model, processor, lm_head, str(name), query)
+    backbone = _backbone(model, processor, language_model, str(name), query)
     return backbone.to(device) if device is not None else backbone
 
 
@@ -70,18 +70,20 @@ def wrap_model(
     Raises:
         BackboneError: a kind of model that is not supported.
     """
-    base, lm_head = base_of(model)
+    base, language_model = base_of(model)
     known_as = name or getattr(base.config, "_name_or_path", "") or base.config.model_type
     query = {"pooling": pooling, "normalize": normalize, "layers": layers}
-    backbone = _backbone(base, processor, lm_head, known_as, query)
+    backbone = _backbone(base, processor, language_model, known_as, query)
     return backbone.to(device=device, dtype=None if dtype is None else _dtype(dtype))
 
 
 def _backbone(
-    model: Any, processor: Any, lm_head: Any, name: str, query: dict[str, Any]
+    model: Any, processor: Any, language_model: Any, name: str, query: dict[str, Any]
 ) -> Backbone:
     family = family_of(model)
-    backbone = Backbone(model, family, processor=processor, name=name, lm_head=lm_head, **query)
+    backbone = Backbone(
+        model, family, processor=processor, name=name, language_model=language_model, **query
+    )
     if not family.known:
         _try(backbone)
     return backbone

@@ -24,15 +24,25 @@ NAME = "cpool_prefix"
 def prefix_attention(
     module: nn.Module,
     query: Float[Tensor, "B heads T E"],
-    key: Float[Tensor, "B H T E"],
-    value: Float[Tensor, "B H T E"],
+    key: Float[Tensor, "B H U E"],
+    value: Float[Tensor, "B H U E"],
     attention_mask: Tensor | None,
     is_causal: bool | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attend over this call's prefix and the tokens; plain attention where there is no prefix."""
+    """Attend over this call's prefix and the tokens; plain attention where there is no prefix.
+
+    U is T, or with a cache all tokens so far.
+    """
     prefix = _taken(module, key.shape[1], key.shape[3])
     if prefix is not None:
+        # Beams of a row stand one after the other, and share its prefix.
+        beams = key.shape[0] // prefix.key.shape[0]
+        if beams > 1:
+            prefix = prefix._replace(
+                key=prefix.key.repeat_interleave(beams, dim=0),
+                value=prefix.value.repeat_interleave(beams, dim=0),
+            )
         length = prefix.key.shape[2]
         causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
         if attention_mask is None and causal and query.shape[2] > 1:

@@ -1,5 +1,6 @@
 """Language models: labels as words, their scores, and what surrounds a text."""
 
+from cpool.language.generation import generate, padding
 from cpool.language.scoring import score_labels
 from cpool.language.surround import Surround
 from cpool.language.template import Template
@@ -11,7 +12,9 @@ __all__ = [
     "LabelWords",
     "Surround",
     "Template",
+    "generate",
     "label_trie",
+    "padding",
     "readable",
     "score_labels",
 ]

@@ -1,0 +1,73 @@
+"""Generation: words that follow a text, each row of a batch under prompts of its own."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from cpool.backbones import Backbone
+from cpool.backbones._inputs import Batch
+from cpool.inject import prefixes
+from cpool.inject._checks import checked_prefixes, checked_tokens
+from cpool.prompter import Prompts
+
+__all__ = ["generate", "padding"]
+
+
+@torch.no_grad()
+def generate(
+    backbone: Backbone, batch: Batch, prompts: Prompts | None = None, **options: Any
+) -> Int[Tensor, "B N"]:
+    """Return the ids of new tokens, padded on the right where rows end at different times.
+
+    The language model's own `generate` does it, with whatever strategy `options` name: so greedy
+    and beam search, sampling, stopping and streaming are those of transformers. Rows may be padded
+    on either side and have different prompts; each gets what it gets alone.
+
+    Args:
+        backbone: a frozen language model.
+        batch: as `backbone.prepare` makes it.
+        prompts: of this batch, tokens and prefixes; or None.
+        **options: of `generate`, such as max_new_tokens=20, num_beams=4, streamer=….
+
+    Raises:
+        BackboneError: no language model, or prompts that it cannot carry.
+        DataError: text and prompts exceed the positions of the model.
+    """
+    model = backbone.language_model
+    inputs = backbone.model_inputs(batch)
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    tokens = None if prompts is None else checked_tokens(backbone, prompts.tokens, len(ids))
+    layers = {} if prompts is None else checked_prefixes(prompts, len(ids))
+    embeds = backbone.plain_model.get_input_embeddings()(ids)
+    if tokens is not None:
+        embeds = torch.cat([tokens.to(embeds.dtype), embeds], dim=1)
+        mask = torch.cat([mask.new_ones(len(ids), tokens.shape[1]), mask], dim=1)
+    # Words are added on the right, so all padding goes to the left: prompts stay beside their text.
+    order = mask.argsort(dim=1, stable=True)
+    embeds = embeds.gather(1, order[..., None].expand_as(embeds))
+    mask = mask.gather(1, order)
+    offset = max((key.shape[2] for key, _ in layers.values()), default=0)
+    with prefixes(backbone, layers):
+        made: Tensor = model.generate(
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            **backbone.positions(mask, offset),
+            **{**options, "pad_token_id": padding(backbone, options)},
+        )
+    return made
+
+
+def padding(backbone: Backbone, options: Mapping[str, Any]) -> int:
+    """Return the id that fills rows which end early: as told, the tokenizer's, or the end's."""
+    config = backbone.language_model.generation_config
+    end = config.eos_token_id
+    known = [
+        options.get("pad_token_id"),
+        getattr(backbone.processor, "pad_token_id", None),
+        config.pad_token_id,
+        end[0] if isinstance(end, list) else end,
+    ]
+    return next((token for token in known if token is not None), 0)
