@@ -1,0 +1,132 @@
+"""Time label scores and mixed prompts of a language model, as ratios in one run.
+
+    python -m benchmarks.smollm2
+    python benchmarks/speed/language.py [--model build/smollm2-135m] [--out FILE.json]
+
+Scores: the pass over texts and all labels against one pass over the texts alone (both with the
+scores of the words after them), for 7 and for 77 labels, and against a pass for each label. Texts
+have 64 tokens, prompts 20, labels are names of intents. Generation: 16 rows with prompts of their
+own in one batch, against one row after another, greedy; the words must be the same. One thread,
+about three minutes.
+"""
+
+import argparse
+import json
+import platform
+import time
+from pathlib import Path
+
+import torch
+from ratio import measure, ratios
+
+from cpool.backbones import Backbone, load_backbone
+from cpool.inject import encode
+from cpool.language import generate, label_trie, score_labels
+from cpool.prompter import Prompts
+
+VERBS = (
+    "book",
+    "cancel",
+    "change",
+    "find",
+    "check",
+    "open",
+    "close",
+    "lost",
+    "order",
+    "pay",
+    "report",
+)
+THINGS = (
+    "a flight",
+    "my card",
+    "the account",
+    "a table for two",
+    "the weather",
+    "my payment",
+    "a fee",
+)
+WORD = " word"
+ONE = "one pass, no labels"
+
+
+def prompts_of(backbone: Backbone, rows: int, length: int) -> Prompts:
+    """Return random prompts, one a row, at the scale of the token embeddings."""
+    table = backbone.plain_model.get_input_embeddings().weight
+    tokens = table.std() * torch.randn(rows, length, backbone.hidden_size)
+    return Prompts(tokens, {}, torch.zeros(()), {})
+
+
+@torch.no_grad()
+def scoring(backbone: Backbone, rows: int, rounds: int) -> dict[str, float]:
+    """Return times of label scores over one pass that scores the next word alone."""
+    names = [f"{verb} {thing}" for verb in VERBS for thing in THINGS]
+    few, many = (label_trie(part, backbone.processor) for part in (names[:7], names))
+    batch = backbone.prepare([WORD * 64] * rows)
+    prompts = prompts_of(backbone, rows, 20)
+
+    def plain() -> None:
+        state = encode(backbone, batch, prompts).hidden_states[-1][:, -1]
+        backbone.word_logits(state).log_softmax(dim=-1)
+
+    def apart() -> None:
+        for name in names[:7]:
+            score_labels(backbone, batch, prompts, label_trie([name], backbone.processor))
+
+    works = {
+        ONE: plain,
+        "7 labels": lambda: score_labels(backbone, batch, prompts, few),
+        "77 labels": lambda: score_labels(backbone, batch, prompts, many),
+        "7 labels, a pass each": apart,
+    }
+    return {name: round(value, 2) for name, value in ratios(measure(works, rounds), ONE).items()}
+
+
+@torch.no_grad()
+def generation(backbone: Backbone, rows: int, new: int) -> dict[str, float]:
+    """Return how much faster a mixed batch is than its rows one after another."""
+    texts = [f"Tell me about item number {row}, please." for row in range(rows)]
+    prompts, batch = prompts_of(backbone, rows, 20), backbone.prepare(texts)
+    options = {"max_new_tokens": new, "do_sample": False, "eos_token_id": None}
+    seconds: dict[str, list[float]] = {"together": [], "apart": []}
+    for _ in range(3):
+        started = time.perf_counter()
+        made = generate(backbone, batch, prompts, **options)
+        seconds["together"].append(time.perf_counter() - started)
+        started = time.perf_counter()
+        for row, text in enumerate(texts):
+            assert prompts.tokens is not None
+            own = prompts._replace(tokens=prompts.tokens[row : row + 1])
+            alone = generate(backbone, backbone.prepare([text]), own, **options)
+            if alone[0].tolist() != made[row].tolist():
+                raise SystemExit(f"row {row} differs from what it gets alone")
+        seconds["apart"].append(time.perf_counter() - started)
+    together, apart = (min(seconds[name]) for name in ("together", "apart"))
+    return {"rows": rows, "new_tokens": new, "times_faster": round(apart / together, 2)}
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="build/smollm2-135m")
+    parser.add_argument("--rows", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    backbone = load_backbone(args.model)
+    result = {
+        "machine": platform.processor() or platform.machine(),
+        "torch": torch.__version__,
+        "model": Path(args.model).name,
+        "scoring_over_one_pass": scoring(backbone, args.rows, args.rounds),
+        "generation": generation(backbone, 16, 12),
+    }
+    print(json.dumps(result, indent=1))
+    if args.out:
+        args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
