@@ -23,6 +23,7 @@ __all__ = [
     "from_labels",
     "from_slot",
     "from_text",
+    "from_text_cache",
     "from_values",
     "from_vocabulary",
     "mean_of_slots",
@@ -140,6 +141,41 @@ def from_text(backbone: Any, text: str) -> Initialiser:
         _check_width(rows.shape[-1], width, sites)
         rows = rows[torch.arange(length) % len(rows)]
         return rows.expand(n, 1, length, width).clone()
+
+    return init
+
+
+def from_text_cache(backbone: Any, text: str) -> Initialiser:
+    """Start a prefix on every layer from the keys and values that `text` has in a decoder.
+
+    Untouched, the slot computes the hard prompt: keys enter as the model would keep them in its
+    cache, turned to the positions of the text, and the positions of what follows start after it.
+    A text of fewer tokens than the prefix is repeated, a longer one is cut.
+
+    Args:
+        backbone: a frozen decoder with a tokenizer.
+        text: the hard prompt, not empty.
+    """
+    tokenizer = getattr(backbone, "processor", None)
+    if not text.strip() or tokenizer is None or backbone.kind != "causal":
+        raise DataError(
+            expected="a hard prompt and a decoder with a tokenizer",
+            got=f"{text!r} and {type(tokenizer).__name__} of {backbone.name!r} ({backbone.kind})",
+            remedy="Give a text that is not empty, and a language model.",
+        )
+    ids = torch.tensor(tokenizer.encode(text, add_special_tokens=False))
+
+    def init(shape: tuple[int, int, int, int]) -> Tensor:
+        n, sites, length, width = shape
+        layers = backbone.cache_of(ids[torch.arange(length) % len(ids)])
+        rows = torch.stack([t[0].transpose(0, 1).flatten(1) for pair in layers for t in pair])
+        if rows.shape != shape[1:]:
+            raise PoolError(
+                expected=f"a pool of prefixes on every layer, {tuple(rows.shape)} a slot",
+                got=f"{(sites, length, width)}",
+                remedy="Make the pool with PrefixSite of all layers.",
+            )
+        return rows.float().cpu().expand(n, -1, -1, -1).clone()
 
     return init
 

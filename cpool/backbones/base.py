@@ -324,6 +324,22 @@ class Backbone(nn.Module):
 
         return dynamo.patch(skip_nnmodule_hook_guards=False)  # type: ignore[no-any-return]
 
+    @torch.no_grad()
+    def cache_of(self, ids: Int[Tensor, " T"]) -> list[tuple[Tensor, Tensor]]:
+        """Return the keys and values that a decoder keeps of some tokens, layer by layer.
+
+        Args:
+            ids: of the tokens, at positions from 0.
+
+        Returns:
+            For each layer keys, turned to their positions, and values: [1 heads T head_dim].
+        """
+        with active(Call()):
+            made = self.model(input_ids=ids[None].to(self.device), use_cache=True)
+        # transformers is giving the cache another name.
+        cache = getattr(made, "cache", None) or made.past_key_values
+        return [(layer.keys, layer.values) for layer in cache.layers]
+
     def encode(
         self, batch: Batch, *, layers: Sequence[int] = (-1,), **model_kwargs: Any
     ) -> tuple[tuple[Float[Tensor, "B T D"], ...], Bool[Tensor, "B T"]]:

@@ -26,6 +26,7 @@ from cpool.methods.ncm import NCM
 from cpool.methods.oneprompt import OnePrompt
 from cpool.methods.osprompt import OSPrompt
 from cpool.methods.ovor import OVOR
+from cpool.methods.prefix_tuning import PrefixTuning
 from cpool.methods.progressive_prompts import ProgressivePrompts
 from cpool.methods.prompt_ridge import PromptRidge
 from cpool.methods.prompt_tuning import PromptTuning
@@ -64,6 +65,7 @@ __all__ = [
     "MoCLPrompt",
     "OSPrompt",
     "OnePrompt",
+    "PrefixTuning",
     "ProgressivePrompts",
     "PromptRidge",
     "PromptTuning",
@@ -107,6 +109,7 @@ METHODS: dict[str, type[Method]] = {
         Ridge,
         SPrompts,
         PromptTuning,
+        PrefixTuning,
         ZeroShot,
         FewShot,
     )

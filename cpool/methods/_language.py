@@ -50,6 +50,13 @@ class LabelMethod(Method):
         """Return the template, to be filled with what is known of the classes."""
         return Surround(Template(self.template), words)
 
+    @staticmethod
+    def token_count(backbone: Backbone, length: int | None, text: str) -> int:
+        """Return `length`, or how many tokens a text has."""
+        if length is not None:
+            return length
+        return len(backbone.processor.encode(text, add_special_tokens=False))
+
     def model(
         self,
         backbone: Backbone,

@@ -64,16 +64,12 @@ class PromptTuning(LabelMethod):
         """A branch at the embedding, and the scores of the labels."""
         words = self.words(backbone)
         site, width = EmbeddingSite(), backbone.hidden_size
-        pool = PromptPool(site.sites, self._length(backbone), width, self._init(backbone, words))
+        length = self.token_count(backbone, self.length, self.text)
+        pool = PromptPool(site.sites, length, width, self._init(backbone, words))
         shared = self.slots == "shared"
         policy: Policy = Everything() if shared else GaussianRouter(backbone.query_size)
         branch = Branch("prompt", pool, policy, site, start=int(shared), per_task=int(not shared))
         return self.model(backbone, words, Prompter([branch]), routed=not shared)
-
-    def _length(self, backbone: Backbone) -> int:
-        if self.length is not None:
-            return self.length
-        return len(backbone.processor.encode(self.text, add_special_tokens=False))
 
     def _init(self, backbone: Backbone, words: LabelWords) -> Initialiser:
         if self.init == "random":

@@ -27,6 +27,7 @@ from cpool.methods import (
     MoCLPrompt,
     OnePrompt,
     OSPrompt,
+    PrefixTuning,
     ProgressivePrompts,
     PromptRidge,
     PromptTuning,
@@ -109,6 +110,10 @@ ROWS: dict[str, Callable[[], Method]] = {
     "prompt_tuning_shared": lambda: PromptTuning(
         length=2, labels=LABELS, slots="shared", init="labels", normalise="mean"
     ),
+    "prefix_tuning": lambda: PrefixTuning(length=2, labels=LABELS, text="the red house"),
+    "prefix_tuning_random": lambda: PrefixTuning(
+        length=2, labels=LABELS, init="random", slots="shared"
+    ),
     "zero_shot": lambda: ZeroShot(labels=LABELS, template="{{ text }} now", calibrate=True),
     "few_shot": lambda: FewShot(labels=LABELS, template=SHOWN),
     "ease": lambda: EASE(length=2),
@@ -139,7 +144,14 @@ PREFIXES = (
 )
 
 # Methods that score words, which needs a decoder with its output embedding.
-LANGUAGE = ("prompt_tuning", "prompt_tuning_shared", "zero_shot", "few_shot")
+LANGUAGE = (
+    "prompt_tuning",
+    "prompt_tuning_shared",
+    "prefix_tuning",
+    "prefix_tuning_random",
+    "zero_shot",
+    "few_shot",
+)
 
 
 def refused(row: str, kind: str) -> bool:

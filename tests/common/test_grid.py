@@ -40,6 +40,7 @@ FREEZES = {
     "mocl": ("pool.blocks", "policy.keys"),
     "sapt": ("pool.blocks", "policy.keys"),
     "prompt_tuning": ("pool.blocks",),
+    "prefix_tuning": ("pool.blocks",),
     "ranpac_first_session": ("pool.blocks",),
 }
 
