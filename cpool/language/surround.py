@@ -1,6 +1,6 @@
 """Surround: a template filled with what is known by now, as words before and after a text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from cpool.language.template import Template
 from cpool.language.words import LabelWords
@@ -16,17 +16,13 @@ class Surround:
         words: of the classes seen so far.
 
     Attributes:
-        examples: solved examples that the template may show, each with "text" and "label".
+        examples: gives the solved examples to show, each with "text" and "label"; none by default.
     """
 
     def __init__(self, template: Template, words: LabelWords) -> None:
         self.template, self.words = template, words
-        self.examples: list[dict[str, str]] = []
+        self.examples: Callable[[], Sequence[Mapping[str, str]]] = tuple
 
     def around(self) -> tuple[str, str]:
         """Return what stands before and after a text."""
-        return self.template.around(self.words.of(self.words.classes), self.examples)
-
-    def show(self, examples: Sequence[Mapping[str, str]]) -> None:
-        """Add solved examples."""
-        self.examples += [dict(example) for example in examples]
+        return self.template.around(self.words.of(self.words.classes), self.examples())

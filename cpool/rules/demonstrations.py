@@ -1,5 +1,6 @@
 """Demonstrations: solved examples of each task, shown in front of every text."""
 
+import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -25,26 +26,38 @@ class Demonstrations(Rule):
 
     def __init__(self, surround: Surround, each: int) -> None:
         super().__init__()
-        self.surround, self.each = surround, each
-        self.shown: set[int] = set()
+        self.each, self.words = each, surround.words
+        surround.examples = self.examples
+        # Raw text as bytes, so that a checkpoint holds it and its size counts.
+        self.register_buffer("memory", torch.zeros(0, dtype=torch.uint8))
+
+    def examples(self) -> list[dict[str, str]]:
+        """Return what is shown, in its order."""
+        raw = bytes(self.get_buffer("memory").cpu().numpy())
+        return [
+            {"text": text, "label": self.words.of([label])[0]}
+            for text, label in (json.loads(raw) if raw else [])
+        ]
 
     def study(self, model: Any, x: Any, y: npt.NDArray[np.int64], task: int) -> None:
         """Draw examples of the classes that have none yet; orders are drawn, too."""
-        chosen: list[tuple[int, int]] = []
-        for label in sorted(set(y.tolist()) - self.shown):
+        memory = self.get_buffer("memory")
+        raw = bytes(memory.cpu().numpy())
+        shown: list[tuple[str, int]] = json.loads(raw) if raw else []
+        known = {label for _, label in shown}
+        chosen: list[tuple[str, int]] = []
+        for label in sorted(set(y.tolist()) - known):
             rows = np.flatnonzero(y == label)
             picked = torch.randperm(len(rows))[: self.each].tolist()
-            chosen += [(int(rows[i]), label) for i in picked]
-            self.shown.add(label)
-        order = torch.randperm(len(chosen)).tolist()
-        names = self.surround.words.of([label for _, label in chosen])
-        self.surround.show([{"text": str(x[chosen[i][0]]), "label": names[i]} for i in order])
+            chosen += [(str(x[int(rows[i])]), label) for i in picked]
+        shown += [chosen[i] for i in torch.randperm(len(chosen)).tolist()]
+        made = json.dumps(shown, ensure_ascii=False).encode()
+        self.memory = torch.frombuffer(bytearray(made), dtype=torch.uint8).to(memory.device)
 
     def layout(self) -> dict[str, Any]:
-        """Return the examples: they are the memory of this method."""
-        return {"examples": self.surround.examples, "shown": sorted(self.shown)}
+        """Return how many bytes the examples are."""
+        return {"bytes": len(self.get_buffer("memory"))}
 
     def restore(self, layout: Mapping[str, Any]) -> None:
-        """Show the examples of `layout`."""
-        self.surround.examples = [dict(example) for example in layout["examples"]]
-        self.shown = set(layout["shown"])
+        """Make room for the examples of `layout`."""
+        self.memory = self.get_buffer("memory").new_zeros(layout["bytes"])
