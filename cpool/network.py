@@ -11,12 +11,12 @@ from torch.nn import functional as F
 from cpool.backbones import Backbone
 from cpool.errors import ConfigError, DataError, StateError
 from cpool.heads import Head, check_finite
-from cpool.language import generate, padding
+from cpool.language import generate, padding, score_labels
 from cpool.model_checks import check_capacity, check_layers, checked_labels, need_task
 from cpool.output import Output
 from cpool.passes import Passes
 from cpool.prompter import Prompter, Prompts
-from cpool.readout import AnyReadout, resolve_readout
+from cpool.readout import AnyReadout, LabelReadout, resolve_readout
 
 __all__ = ["PromptedNetwork"]
 
@@ -270,6 +270,8 @@ class PromptedNetwork(nn.Module):
         self, batch: Mapping[str, Tensor], task: int | None
     ) -> tuple[Float[Tensor, "B F"], Prompts | None]:
         if self.trunk is not None:
+            if isinstance(self.readout, LabelReadout):
+                return score_labels(self.trunk, batch, None, self.readout.words.trie), None
             return self.trunk.features(batch), None
         query = self.query(batch) if self.needs_query else None
         if self.plain:

@@ -213,16 +213,16 @@ class Backbone(nn.Module):
         # A frozen model is a constant: copies of what holds it share it.
         return self if self.frozen else self._copy(self._language_model[0])
 
-    def trainable_copy(self) -> "Backbone":
+    def trainable_copy(self, *, words: bool = False) -> "Backbone":
         """Return a copy with weights of its own that can be trained, and a real `train()`.
 
-        It has no `lm_head`: no feature depends on one, so that it would be stored and counted
-        without ever being trained. Weights in half precision become float32, since small steps
-        would be rounded away in them.
+        Without `words` it has no `lm_head`: no feature depends on one, so that it would be stored
+        and counted without ever being trained. Weights in half precision become float32, since
+        small steps would be rounded away in them.
         """
-        copied = self._copy(None)
+        copied = self._copy(self.language_model if words else None)
         if copied.dtype in (torch.float16, torch.bfloat16):
-            copied.model.float()
+            copied.float()
         return copied
 
     def _copy(self, language_model: Any) -> "Backbone":

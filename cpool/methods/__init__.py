@@ -14,11 +14,13 @@ from cpool.methods.ease import EASE
 from cpool.methods.ewc import EWC
 from cpool.methods.few_shot import FewShot
 from cpool.methods.fine_tune import FineTune
+from cpool.methods.fine_tune_words import FineTuneWords
 from cpool.methods.first_session_prompt import FirstSessionPrompt
 from cpool.methods.hide_prompt import HiDePrompt
 from cpool.methods.joint import Joint
 from cpool.methods.l2p import L2P
 from cpool.methods.linear_head import LinearHead
+from cpool.methods.lora import LoRA
 from cpool.methods.lwf import LwF
 from cpool.methods.mocl import MoCLPrompt
 from cpool.methods.mvp import MVP
@@ -56,10 +58,12 @@ __all__ = [
     "DualPrompt",
     "FewShot",
     "FineTune",
+    "FineTuneWords",
     "FirstSessionPrompt",
     "HiDePrompt",
     "Joint",
     "LinearHead",
+    "LoRA",
     "LwF",
     "Method",
     "MoCLPrompt",
@@ -112,6 +116,8 @@ METHODS: dict[str, type[Method]] = {
         PrefixTuning,
         ZeroShot,
         FewShot,
+        FineTuneWords,
+        LoRA,
     )
 }
 

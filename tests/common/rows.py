@@ -18,10 +18,12 @@ from cpool.methods import (
     DualPrompt,
     FewShot,
     FineTune,
+    FineTuneWords,
     FirstSessionPrompt,
     HiDePrompt,
     Joint,
     LinearHead,
+    LoRA,
     LwF,
     Method,
     MoCLPrompt,
@@ -116,6 +118,8 @@ ROWS: dict[str, Callable[[], Method]] = {
     ),
     "zero_shot": lambda: ZeroShot(labels=LABELS, template="{{ text }} now", calibrate=True),
     "few_shot": lambda: FewShot(labels=LABELS, template=SHOWN),
+    "lora": lambda: LoRA(labels=LABELS, rank=2),
+    "fine_tune_words": lambda: FineTuneWords(labels=LABELS),
     "ease": lambda: EASE(length=2),
     "ease_all": lambda: EASE(length=2, donors="all"),
 }
@@ -151,6 +155,8 @@ LANGUAGE = (
     "prefix_tuning_random",
     "zero_shot",
     "few_shot",
+    "lora",
+    "fine_tune_words",
 )
 
 

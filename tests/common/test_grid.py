@@ -59,8 +59,7 @@ def test_a_backbone_that_cannot_carry_prefixes_is_refused_with_the_reason(row, k
 @pytest.mark.parametrize("row", LANGUAGE)
 @pytest.mark.parametrize("kind", ["vit", "bert"])
 def test_a_backbone_without_words_is_refused_with_the_reason(row, kind):
-    says = "a language model" if kind == "bert" else "tokenizer"
-    with pytest.raises(CpoolError, match=says):
+    with pytest.raises(CpoolError, match=r"a language model|with a tokenizer"):
         build(row, kind)
 
 

@@ -11,7 +11,15 @@ from cpool.errors import ConfigError, DataError, StateError
 from cpool.initialisers import from_labels
 from cpool.language import LabelWords
 from cpool.learner import Learner
-from cpool.methods import FewShot, Joint, PrefixTuning, PromptTuning, ZeroShot
+from cpool.methods import (
+    FewShot,
+    FineTuneWords,
+    Joint,
+    LoRA,
+    PrefixTuning,
+    PromptTuning,
+    ZeroShot,
+)
 from cpool.seeding import seeded
 from tests import tiny
 from tests.common.rows import LABELS, SHOWN
@@ -220,6 +228,41 @@ def test_label_tokens_start_a_prompt() -> None:
     assert all(any(torch.equal(row, token) for token in embed) for row in rest)
 
 
+@pytest.mark.parametrize("make", [LoRA, FineTuneWords])
+def test_tuned_weights_start_from_the_language_model_and_leave_it_alone(make) -> None:
+    run = learner(make(labels=LABELS, template=TEMPLATE))
+    hard = learner(ZeroShot(labels=LABELS, template=TEMPLATE))
+    for one in (run, hard):
+        one.model.begin_task(range(6))
+        one.model.eval()
+    batch = run.model.prepare(TEXTS)
+    with torch.no_grad():
+        wanted = hard.model(batch).logits
+        torch.testing.assert_close(run.model(batch).logits, wanted, atol=1e-6, rtol=1e-6)
+    run.model.train()
+    run.model({**batch, "labels": torch.tensor([0, 3, 5])}, task=0).loss.backward()
+    moved = [p for p in run.model.parameters() if p.grad is not None and p.grad.any()]
+    assert moved
+    torch.optim.SGD(moved, 0.5).step()
+    run.model.eval()
+    with torch.no_grad():
+        assert not torch.allclose(run.model(batch).logits, wanted, atol=1e-3)
+        assert torch.equal(hard.model(batch).logits, wanted)
+
+
+def test_lora_stores_its_own_weights_alone(tmp_path) -> None:
+    run = learner(LoRA(labels=LABELS, rank=2, targets=("q_proj", "v_proj")))
+    run.run(stream("llama"), tmp_path)
+    width, kv = tiny.WIDTH, tiny.WIDTH // 2  # two of four heads hold keys and values
+    own = tiny.DEPTH * 2 * ((width + width) + (width + kv))
+    assert sum(p.numel() for p in run.model.parameters()) == own
+    stored = [name for name in run.model.state_dict() if name.startswith("trunk.")]
+    assert len(stored) == tiny.DEPTH * 2 * 2
+    assert all("lora_" in name for name in stored)
+    again = Learner.load(tmp_path, tiny.backbone("llama"), device="cpu", quiet=True)
+    assert np.array_equal(again.predict_proba(TEXTS), run.predict_proba(TEXTS))
+
+
 def test_joint_training_of_a_prompt() -> None:
     options = {"length": 2, "labels": LABELS, "slots": "shared", "template": TEMPLATE}
     run = learner(Joint(of="prompt_tuning", options=options))
@@ -235,6 +278,8 @@ def test_joint_training_of_a_prompt() -> None:
         (lambda: PromptTuning(length=None), 'None with init "text"'),
         (lambda: PromptTuning(init="text", text=" "), "text with words"),
         (lambda: PrefixTuning(length=None, init="random"), 'None with init "text"'),
+        (lambda: LoRA(rank=0), "rank at least 1"),
+        (lambda: LoRA(dropout=1.0), "dropout from 0, below 1"),
         (lambda: PrefixTuning(std=0.0), "std above 0"),
         (lambda: ZeroShot(labels=("a", "a")), "a name of its own"),
         (lambda: ZeroShot(labels=("a", " ")), "a name of its own"),
