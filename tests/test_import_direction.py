@@ -34,7 +34,7 @@ LAYERS = [
     {"predictor", "resuming"},
     {"learner"},
     {"task_free"},
-    {"report", "explain"},
+    {"report", "explain", "tuning"},
     {"interop", "experiment"},
     {"cli"},
     {"__main__"},

@@ -1,7 +1,7 @@
 """The commands, their options, and their help."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -140,6 +140,101 @@ def inspect(
         from cpool.cli.inspect import show_checkpoint
 
         show_checkpoint(checkpoint)
+
+
+Backbone = Annotated[str, typer.Option(metavar="NAME", help="A hub id or a folder.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="What `cpool tune` wrote.")]
+Texts = Annotated[
+    list[str] | None, typer.Argument(metavar="TEXT…", help="Texts; else --file or standard input.")
+]
+Lines = Annotated[Path | None, typer.Option("--file", metavar="FILE", help="Texts, one a line.")]
+Device = Annotated[str | None, typer.Option(metavar="D", help="cpu, cuda, …; found by default.")]
+Share = Annotated[float, typer.Option(metavar="SHARE", help="Of each label, held out.")]
+
+
+@app.command(epilog=texts.TUNE)
+def tune(
+    data: Annotated[Path, typer.Option(metavar="FILE", help="CSV or JSON Lines: text,label.")],
+    backbone: Backbone,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for the model.")],
+    name: Annotated[str, typer.Option(metavar="NAME", help="Of this first task.")] = "first",
+    template: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Words around a text, with {{ text }}.")
+    ] = None,
+    validation: Share = 0.2,
+    epochs: Annotated[
+        int | None, typer.Option(metavar="N", help="Passes over the rows; chosen by default.")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(metavar="RATE", help="Learning rate.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="Of the weights, such as bfloat16.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    device: Device = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors and DIR.")] = False,
+) -> None:
+    """Specialise a frozen text model on your rows, and compare it with a hard prompt."""
+    with guarded():
+        from cpool.cli.tune import tune_model
+
+        settings = {"epochs": epochs, "lr": lr}
+        options: dict[str, Any] = {k: v for k, v in settings.items() if v is not None}
+        options |= {"name": name, "template": template, "validation": validation}
+        options |= {"dtype": dtype, "seed": seed, "device": device}
+        tune_model(data, backbone, out, options, quiet)
+
+
+@app.command(epilog=texts.PREDICT)
+def predict(
+    folder: Folder,
+    text: Texts = None,
+    file: Lines = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The task they are of, if known.")
+    ] = None,
+    device: Device = None,
+) -> None:
+    """Print the label of each text, one a line."""
+    with guarded():
+        from cpool.cli.tune import predict_labels
+
+        predict_labels(folder, list(text or ()), file, task, device)
+
+
+@app.command(epilog=texts.ADD)
+def add(
+    folder: Folder,
+    data: Annotated[Path, typer.Option(metavar="FILE", help="CSV or JSON Lines: text,label.")],
+    task: Annotated[str, typer.Option(metavar="NAME", help="Of the new task.")],
+    validation: Share = 0.2,
+    device: Device = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors.")] = False,
+) -> None:
+    """Teach a tuned model a further task, and show that the older ones did not move."""
+    with guarded():
+        from cpool.cli.tune import add_task
+
+        add_task(folder, data, task, validation, device, quiet)
+
+
+@app.command(epilog=texts.GENERATE)
+def generate(
+    folder: Folder,
+    text: Texts = None,
+    file: Lines = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The task they are of, if known.")
+    ] = None,
+    tokens: Annotated[int, typer.Option(metavar="N", help="New tokens at most.")] = 20,
+    sample: Annotated[bool, typer.Option("--sample", help="Draw words, not the best.")] = False,
+    device: Device = None,
+) -> None:
+    """Print what a tuned language model adds to each text."""
+    with guarded():
+        from cpool.cli.tune import generate_words
+
+        options = {"task": task, "max_new_tokens": tokens, "do_sample": sample}
+        generate_words(folder, list(text or ()), file, options, device)
 
 
 @app.command("list", epilog=texts.LIST)

@@ -1,6 +1,17 @@
 """What `--help` says below the options: examples that work, and exit statuses."""
 
-__all__ = ["COMPARE", "INSPECT", "LIST", "REPORT", "RUN", "TOP"]
+__all__ = [
+    "ADD",
+    "COMPARE",
+    "GENERATE",
+    "INSPECT",
+    "LIST",
+    "PREDICT",
+    "REPORT",
+    "RUN",
+    "TOP",
+    "TUNE",
+]
 
 # \b keeps the lines of a paragraph as they are.
 TOP = """\b
@@ -52,4 +63,34 @@ Example:
 LIST = """\b
 Example:
   cpool list streams
+"""
+
+TUNE = """\b
+The file has a header text,label (CSV), or one object a line with these keys
+(JSON Lines). A fifth of each label is held out, and everything is measured on it.
+
+\b
+Examples:
+  cpool tune --data intents.csv --backbone HuggingFaceTB/SmolLM2-135M-Instruct --out mine
+  cpool tune --data intents.csv --backbone ./model --out mine --epochs 3 --lr 0.03
+"""
+
+PREDICT = """\b
+Examples:
+  cpool predict mine "where is my parcel?"
+  cpool predict mine --file questions.txt
+  cat questions.txt | cpool predict mine
+"""
+
+ADD = """\b
+Labels of the new rows may be new, or some that the model knows.
+
+\b
+Example:
+  cpool add mine --data returns.csv --task returns
+"""
+
+GENERATE = """\b
+Example:
+  cpool generate mine "where is my parcel?" --tokens 8
 """

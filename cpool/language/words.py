@@ -48,6 +48,10 @@ class LabelWords:
         if self.names is None:
             self.names = tuple(readable(name) for name in names)
 
+    def more(self, names: Sequence[str]) -> None:
+        """Give names to further classes; those that have one keep it."""
+        self.names = (*(self.names or ()), *map(readable, names))
+
     def of(self, classes: Sequence[int]) -> list[str]:
         """Return the names of classes.
 

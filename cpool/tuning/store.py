@@ -1,0 +1,102 @@
+"""The folder of a tuned model: what it was made from, and the rows that were held out."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cpool._io import read_json, write_bytes, write_json
+from cpool.data import as_examples
+from cpool.errors import CheckpointError
+from cpool.streams import Examples
+
+__all__ = ["MODEL", "Record", "TaskRecord", "read_held", "read_record", "write_held"]
+
+RECORD, HELD, MODEL = "tuned.json", "held-out.jsonl", "model"
+
+
+@dataclass
+class TaskRecord:
+    """One task of a tuned model.
+
+    Attributes:
+        name: what people call it.
+        data: where its rows came from.
+        classes: numbers of its labels.
+        rows: how many it learned from.
+        held_out: how many were kept to measure on.
+    """
+
+    name: str
+    data: str
+    classes: list[int]
+    rows: int
+    held_out: int
+
+
+@dataclass
+class Record:
+    """What tuned.json holds.
+
+    Attributes:
+        backbone: arguments of `load_backbone`.
+        labels: names of the classes, by number.
+        tasks: in the order learned.
+        compared: rows of the comparison that was made when the model was tuned.
+    """
+
+    backbone: dict[str, Any]
+    labels: list[str]
+    tasks: list[TaskRecord] = field(default_factory=list)
+    compared: list[dict[str, Any]] = field(default_factory=list)
+
+    def write(self, folder: Path) -> None:
+        """Write it, atomically."""
+        write_json(folder / RECORD, {"schema": 1, **asdict(self)})
+
+
+def read_record(folder: Path) -> Record:
+    """Read tuned.json.
+
+    Raises:
+        CheckpointError: it is not there, or not of this schema.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        raise CheckpointError(
+            expected=f"a folder that `cpool tune` wrote, with {RECORD}",
+            got=f"none in {folder}",
+            remedy="Name the folder given as --out.",
+        )
+    content = read_json(path)
+    if not isinstance(content, dict) or content.pop("schema", None) != 1:
+        raise CheckpointError(
+            expected=f"{RECORD} of schema 1", got=str(path), remedy="Install a newer cpool."
+        )
+    content["tasks"] = [TaskRecord(**task) for task in content["tasks"]]
+    return Record(**content)
+
+
+def write_held(folder: Path, parts: Sequence[Examples]) -> None:
+    """Write the held-out rows of all tasks, one line a row."""
+    lines = [
+        json.dumps({"task": task, "text": str(text), "label": int(label)}, ensure_ascii=False)
+        for task, part in enumerate(parts)
+        for text, label in zip(part.x, part.y, strict=True)
+    ]
+    write_bytes(folder / HELD, ("\n".join(lines) + "\n").encode())
+
+
+def read_held(folder: Path, tasks: int) -> list[Examples]:
+    """Read the held-out rows of each task."""
+    lines = (folder / HELD).read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines if line]
+    made = []
+    for task in range(tasks):
+        own = [row for row in rows if row["task"] == task]
+        labels = np.array([row["label"] for row in own], dtype=np.int64)
+        made.append(as_examples(([row["text"] for row in own], labels)))
+    return made

@@ -1,0 +1,194 @@
+"""A model of one's own texts: tuned, loaded, asked, grown; and the same from the shell."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from cpool.cli.app import app
+from cpool.errors import BackboneError, CheckpointError, ConfigError, CpoolError, DataError
+from cpool.tuning import Tuned, tune
+from tests import tiny
+
+LABELS = {"lost_card": "lost", "openAccount": "open"}
+LATER = {"bird": "bird", "house": "house", "lost_card": "lost"}
+
+
+def rows(labels: dict[str, str], each: int = 15, seed: int = 0) -> tuple[list[str], list[str]]:
+    rng = np.random.default_rng(seed)
+    made = []
+    for label, word in labels.items():
+        for _ in range(each):
+            words = [*rng.choice(tiny.WORDS, 4), word]
+            made.append((" ".join(words), label))
+    return [text for text, _ in made], [label for _, label in made]
+
+
+def write(path, labels: dict[str, str], seed: int = 0):
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["text", "label"])
+        table.writerows(zip(*rows(labels, seed=seed), strict=True))
+    return path
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("decoder")
+    tiny.language_model("llama").save_pretrained(folder)
+    tiny.tokenizer(special=False).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoder")
+    tiny.model("bert").save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+    return folder
+
+
+FAST = {"epochs": 2, "device": "cpu", "quiet": True}
+
+
+def test_a_prompt_is_tuned_beside_hard_prompts_and_a_baseline(decoder, tmp_path) -> None:
+    tuned = tune(rows(LABELS), decoder, tmp_path / "mine", **FAST)
+    found = {row["row"]: row for row in tuned.record.compared}
+    assert list(found) == ["hard prompt", "hard prompt, labels listed", "ncm", "prompt_tuning"]
+    assert found["hard prompt"]["trained_parameters"] == 0
+    (slot,) = tuned.learner.model.prompter.branches["prompt"].pool.slots
+    length = tuned.learner.model.prompter.branches["prompt"].pool.length
+    assert found["prompt_tuning"]["trained_parameters"] == length * tiny.WIDTH
+    assert slot.trained_steps > 0
+    lines = (tmp_path / "mine" / "held-out.jsonl").read_text(encoding="utf-8").splitlines()
+    held = [json.loads(line) for line in lines]
+    assert len(held) == 6
+    assert (tuned.record.tasks[0].rows, tuned.record.tasks[0].held_out) == (24, 6)
+    # What was said of the held-out rows is what the model answers there.
+    answers = tuned.predict([row["text"] for row in held])
+    numbers = [tuned.record.labels.index(answer) for answer in answers]
+    right = np.mean(np.array(numbers) == [row["label"] for row in held])
+    assert right == pytest.approx(found["prompt_tuning"]["accuracy"])
+    texts, _ = rows(LABELS)
+    assert not {row["text"] for row in held} - set(texts)
+
+
+def test_a_loaded_model_is_the_same(decoder, tmp_path) -> None:
+    tuned = tune(rows(LABELS), decoder, tmp_path / "mine", **FAST)
+    again = Tuned.load(tmp_path / "mine", device="cpu")
+    texts, _ = rows(LABELS, seed=1)
+    assert again.labels == tuned.labels == ["lost_card", "openAccount"]
+    assert np.array_equal(again.predict_proba(texts), tuned.predict_proba(texts))
+    assert again.record == tuned.record
+    said = again.generate(texts[:2], max_new_tokens=3, do_sample=False)
+    assert said == tuned.generate(texts[:2], max_new_tokens=3, do_sample=False)
+
+
+def test_a_task_is_added_and_the_older_one_does_not_move(decoder, tmp_path) -> None:
+    tune(rows(LABELS), decoder, tmp_path / "mine", **FAST)
+    tuned = Tuned.load(tmp_path / "mine", device="cpu")
+    first = tuned.learner.model.prompter.branches["prompt"].pool.blocks[0].clone()
+    added = tuned.add(rows(LATER, seed=2), "second")
+    assert added.changed == 0
+    assert added.told_before == added.told_after
+    assert set(added.before) == {"first"}
+    assert 0 <= added.accuracy <= 1
+    again = Tuned.load(tmp_path / "mine", device="cpu")
+    assert torch.equal(again.learner.model.prompter.branches["prompt"].pool.blocks[0], first)
+    assert set(again.labels) == {"lost_card", "openAccount", "bird", "house"}
+    assert [task.name for task in again.record.tasks] == ["first", "second"]
+    # A label of the first task keeps its number; told the task, only its labels are answered.
+    assert again.record.tasks[1].classes == [2, 3, 0]
+    texts, _ = rows(LATER, seed=3)
+    assert set(again.predict(texts, "second")) <= set(LATER)
+    assert set(again.predict(texts, "first")) <= set(LABELS)
+    with pytest.raises(DataError, match="a new name"):
+        again.add(rows(LATER), "second")
+    with pytest.raises(DataError, match="one of the tasks first, second"):
+        again.predict(texts, "third")
+
+
+def test_an_encoder_gets_prompt_ridge(encoder, tmp_path) -> None:
+    options = {**FAST, "epochs": 1}
+    tuned = tune(rows(LABELS), encoder, tmp_path / "mine", **options)
+    assert [row["row"] for row in tuned.record.compared] == ["ncm", "prompt_ridge"]
+    added = tuned.add(rows({"bird": "bird", "house": "house"}), "second")
+    again = Tuned.load(tmp_path / "mine", device="cpu")
+    texts, _ = rows(LABELS, seed=1)
+    assert again.predict(texts) == tuned.predict(texts)
+    assert added.task == "second"
+    with pytest.raises(BackboneError, match="language model"):
+        again.generate(texts[:1])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        ({"backbone": "embedded"}, ConfigError, "reads texts"),
+        ({"data": (["a"] * 4, ["x"] * 4)}, CpoolError, "label|class"),
+        ({"template": "no place"}, ConfigError, "a Jinja template"),
+        ({"epochs": 0}, ConfigError, "epochs"),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused_and_nothing_is_written(
+    change, error, says, decoder, tmp_path
+) -> None:
+    given = {"data": rows(LABELS), "backbone": decoder, **FAST, **change}
+    with pytest.raises(error, match=says):
+        tune(given.pop("data"), given.pop("backbone"), tmp_path / "mine", **given)
+    assert not (tmp_path / "mine").exists()
+
+
+def test_a_folder_is_never_overwritten_and_must_hold_a_model(decoder, tmp_path) -> None:
+    tune(rows(LABELS), decoder, tmp_path / "mine", **FAST)
+    with pytest.raises(ConfigError, match="holds a tuned model"):
+        tune(rows(LABELS), decoder, tmp_path / "mine", **FAST)
+    with pytest.raises(CheckpointError, match="that `cpool tune` wrote"):
+        Tuned.load(tmp_path)
+
+
+def shell(*words, stdin: str | None = None):
+    return CliRunner().invoke(app, [str(word) for word in words], input=stdin)
+
+
+def test_the_same_from_the_shell(decoder, tmp_path) -> None:
+    data, more = write(tmp_path / "a.csv", LABELS), write(tmp_path / "b.csv", LATER, seed=4)
+    out = tmp_path / "mine"
+    options = ["--epochs", 2, "--device", "cpu", "--lr", 0.02]
+    done = shell("tune", "--data", data, "--backbone", decoder, "--out", out, *options)
+    assert done.exit_code == 0, done.output
+    for words in ("2 labels (lost_card, openAccount)", "24 rows", "6 held out", "hard prompt"):
+        assert words in done.output
+    texts, _ = rows(LABELS, seed=5)
+    expected = Tuned.load(out, device="cpu").predict(texts[:3])
+    assert shell("predict", out, *texts[:3]).output.splitlines() == expected
+    piped = shell("predict", out, stdin="\n".join(texts[:3]) + "\n\n")
+    assert piped.output.splitlines() == expected
+    (tmp_path / "some.txt").write_text("\n".join(texts[:3]), encoding="utf-8")
+    assert shell("predict", out, "--file", tmp_path / "some.txt").output == piped.output
+    grown = shell("add", out, "--data", more, "--task", "second", "--device", "cpu")
+    assert grown.exit_code == 0, grown.output
+    assert "not one answer changed" in grown.output
+    words = shell("generate", out, texts[0], "--tokens", 3)
+    assert words.exit_code == 0, words.output
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["predict", "{out}"], "a text as argument"),
+        (["predict", "{out}", "--file", "{out}/none.txt"], "none.txt"),
+        (["predict", "{out}/model", "x"], "tuned.json"),
+        (["add", "{out}", "--data", "{out}/none.csv", "--task", "x"], "none.csv"),
+    ],
+)
+def test_mistakes_of_the_shell_have_one_line_and_status_2(words, says, decoder, tmp_path) -> None:
+    out = tmp_path / "mine"
+    tune(rows(LABELS), decoder, out, **FAST)
+    done = shell(*(word.format(out=out) for word in words), stdin="")
+    assert done.exit_code == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.output
