@@ -14,10 +14,17 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor
 
-from cpool._io import read_json, sha256_of_bytes, write_bytes, write_json
+from cpool._io import (
+    read_json,
+    sha256_of_bytes,
+    sha256_of_tensors,
+    write_bytes,
+    write_json,
+)
 from cpool._version import __version__
 from cpool.errors import CheckpointError
 from cpool.model import PromptedModel
+from cpool.readout import LabelReadout
 
 __all__ = [
     "MANIFEST",
@@ -57,6 +64,7 @@ def save_state(model: PromptedModel, folder: Path | str, extra: Mapping[str, Any
         "cpool": __version__,
         "method": model.method and describe_method(model.method),
         "backbone": model.backbone.spec(),
+        "words": words_of(model),
         "layout": model.layout(),
         "files": files,
         **extra,
@@ -157,6 +165,21 @@ def check_backbone(manifest: Mapping[str, Any], model: PromptedModel) -> None:
             got=_describe(now),
             remedy="Load the same weights with the same query features, or train anew.",
         )
+    words = manifest.get("words")
+    if words is not None and words != words_of(model):
+        raise CheckpointError(
+            expected=f"the output embedding of the checkpoint ({words[:12]}), which scores labels",
+            got=f"another one in {model.backbone.name!r}",
+            remedy="Load the same language model, or train anew.",
+        )
+
+
+def words_of(model: PromptedModel) -> str | None:
+    """Return the SHA-256 of the output embedding, where a model scores words; else None."""
+    if not isinstance(model.readout, LabelReadout):
+        return None
+    head = model.backbone.language_model.get_output_embeddings()
+    return sha256_of_tensors({"weight": head.weight})
 
 
 def _plain(value: Any) -> Any:

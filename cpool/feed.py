@@ -140,7 +140,8 @@ class Feed:
             loader = make_loader(
                 part,
                 model.backbone,
-                128,
+                # Labels make rows longer, and a mask of their own for each.
+                self.batch_size if model.passes.room else 128,
                 extra={} if query is None else {"query": query},
                 prepared=self.prepared,
                 max_tokens=self.model.max_tokens(),

@@ -94,7 +94,8 @@ def from_labels(backbone: Any, words: Any) -> Initialiser:
 
     Args:
         backbone: a text backbone with a tokenizer.
-        words: of the classes, `cpool.language.LabelWords`; their names are read at each growth.
+        words: of the classes, `cpool.language.LabelWords`; at each growth the names of the classes
+            that come are read.
     """
 
     def init(shape: tuple[int, int, int, int]) -> Tensor:
@@ -102,7 +103,7 @@ def from_labels(backbone: Any, words: Any) -> Initialiser:
         embed = backbone.plain_model.get_input_embeddings()
         rows = from_vocabulary(embed.weight)(shape)
         _check_width(rows.shape[-1], width, sites)
-        for number, name in enumerate((words.names or ())[:length]):
+        for number, name in enumerate(words.of(words.coming)[:length]):
             ids = torch.tensor(
                 words.tokenizer.encode(words.before + name, add_special_tokens=False)
             )
@@ -115,6 +116,8 @@ def from_labels(backbone: Any, words: Any) -> Initialiser:
 
 def from_text(backbone: Any, text: str) -> Initialiser:
     """Start from the token embeddings of `text`: untouched, the slot computes the hard prompt.
+
+    Where a tokenizer begins every text with a start token, the prompt stands in front of it.
 
     A text of fewer tokens than the prompt is repeated, a longer one is cut, as in PEFT. The copy
     is exact when the pool's length equals the number of tokens.
@@ -150,7 +153,8 @@ def from_text_cache(backbone: Any, text: str) -> Initialiser:
 
     Untouched, the slot computes the hard prompt: keys enter as the model would keep them in its
     cache, turned to the positions of the text, and the positions of what follows start after it.
-    A text of fewer tokens than the prefix is repeated, a longer one is cut.
+    (Where a tokenizer begins every text with a start token, that follows, too.) A text of fewer
+    tokens than the prefix is repeated, a longer one is cut.
 
     Args:
         backbone: a frozen decoder with a tokenizer.

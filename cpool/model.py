@@ -132,6 +132,7 @@ class PromptedModel(PromptedNetwork):
                 remedy="Tasks are learned once and in order; load a checkpoint to go back.",
             )
         labels = class_labels(classes)
+        self.head.check_classes(labels)
         for rule in self.each_rule():
             rule.before(self, batches if rule.needs_start else (), labels, number)
         if self.prompter is not None:
@@ -172,6 +173,7 @@ class PromptedModel(PromptedNetwork):
         """
         need_task(bool(self.tasks))
         labels = class_labels(classes)
+        self.head.check_classes(labels)
         head = self.head
         parts = [head.lasting, head.probe] if isinstance(head, SessionHead) else [head]
         for part in parts:

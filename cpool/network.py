@@ -74,7 +74,12 @@ class PromptedNetwork(nn.Module):
         Args:
             inputs: as for `Backbone.prepare`.
         """
-        return self.backbone.prepare(inputs, self.max_tokens(), self.passes.around)
+        batch = self.backbone.prepare(inputs, self.max_tokens(), self.passes.around)
+        if self.needs_query and self.trunk is None:
+            # Read from the whole text by itself, as the learner does: a query is always the same.
+            with torch.no_grad():
+                batch["query"] = self.backbone.query(self.backbone.prepare(inputs))
+        return batch
 
     def max_tokens(self) -> int | None:
         """Return the longest text, with room for what takes positions of the model beside it.
@@ -167,6 +172,8 @@ class PromptedNetwork(nn.Module):
         self.eval()
         try:
             self.check_task(task)
+            if self.trunk is not None:
+                return generate(self.trunk, batch, None, **options)
             with torch.no_grad():
                 query = self.query(batch) if self.needs_query else None
                 prompts = self.passes.choose(query, task, len(batch["input_ids"]))

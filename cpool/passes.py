@@ -175,10 +175,12 @@ class Passes:
         for mask, part in ((fits, _rows(prompts, fits)), (~fits, None)):
             rows = {key: batch[key][mask.to(batch[key].device)] for key in keys}
             made.append(run(rows, part))
-            places.append(mask.nonzero()[:, 0])
+            # Several answers a row stand one after the other.
+            each = len(made[-1]) // int(mask.sum())
+            places.append(mask.nonzero()[:, 0].repeat_interleave(each))
         width = max(part.shape[1] for part in made)
         whole = [F.pad(part, (0, width - part.shape[1]), value=pad) for part in made]
-        return torch.cat(whole)[torch.cat(places).argsort()]
+        return torch.cat(whole)[torch.cat(places).argsort(stable=True)]
 
     def _run(
         self, batch: Mapping[str, Tensor], prompts: Prompts | None

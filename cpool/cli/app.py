@@ -210,7 +210,7 @@ def add(
     device: Device = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors.")] = False,
 ) -> None:
-    """Teach a tuned model a further task, and show that the older ones did not move."""
+    """Teach a tuned model a further task, and show what became of the older ones."""
     with guarded():
         from cpool.cli.tune import add_task
 

@@ -35,6 +35,9 @@ class Head(nn.Module):
         self.groups: list[list[int]] = []
         self.pieces: dict[int, list[int]] = {}  # sizes of the pieces that an extended group has
 
+    def check_classes(self, classes: Sequence[int]) -> None:
+        """Refuse classes that cannot come, before anything is changed for them (heads that can)."""
+
     def begin_task(self, classes: Sequence[int]) -> None:
         """Make room for the classes that are new."""
         new = [int(c) for c in classes if int(c) not in self.classes]

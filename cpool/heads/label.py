@@ -41,12 +41,15 @@ class LabelHead(Head):
         self.owned: list[list[int]] = []  # classes by task, which is the slot where it is routed
         self.register_buffer("prior", torch.zeros(0))
 
+    def check_classes(self, classes: Sequence[int]) -> None:
+        """Refuse classes without a name, and words that are the same as others'."""
+        self.words.expect(classes)
+
     def begin_task(self, classes: Sequence[int]) -> None:
         """Make room for the classes that are new, and let their words be scored."""
         super().begin_task(classes)
         self.owned.append([int(c) for c in classes])
         self.words.classes = list(self.classes)
-        _ = self.words.trie  # refuses classes without a name, and words that are the same
 
     def extend_task(self, classes: Sequence[int]) -> None:
         """Add classes that turn up while a task is learned."""
@@ -67,8 +70,8 @@ class LabelHead(Head):
         if self.normalise == "mean":
             logits = logits / self.words.trie.lengths().to(logits)
         logits = logits - self.get_buffer("prior")
-        if not self.routed or expert is None:
-            return logits
+        if not self.routed or expert is None or self.training:
+            return logits  # in training the model says which classes compete
         mine = torch.tensor(
             [[c in own for c in self.classes] for own in self.owned], device=logits.device
         )

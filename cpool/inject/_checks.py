@@ -6,7 +6,7 @@ from cpool.backbones import Backbone
 from cpool.errors import BackboneError
 from cpool.prompter import Prompts
 
-__all__ = ["checked_prefixes", "checked_tokens"]
+__all__ = ["checked_prefixes", "checked_tokens", "refuse_live"]
 
 
 def checked_tokens(backbone: Backbone, tokens: Tensor | None, size: int) -> Tensor | None:
@@ -35,3 +35,13 @@ def checked_prefixes(prompts: Prompts, size: int) -> dict[int, tuple[Tensor, Ten
             )
         result[number] = (key.expand(size, -1, -1, -1), value.expand(size, -1, -1, -1))
     return result
+
+
+def refuse_live(prompts: Prompts | None) -> None:
+    """Refuse prompts that are made inside a pass, where there is no such pass."""
+    if prompts is not None and prompts.live:
+        raise BackboneError(
+            expected="prompts that are there before the pass, to score labels or to generate",
+            got=f"live prefixes on layers {sorted(prompts.live)}, made inside of it",
+            remedy="Use a method with prompts of its own, such as prompt_tuning.",
+        )

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from cpool.backbones import Backbone
 from cpool.backbones._inputs import Batch
-from cpool.errors import BackboneError
-from cpool.inject._checks import checked_prefixes, checked_tokens
+from cpool.errors import BackboneError, DataError
+from cpool.inject._checks import checked_prefixes, checked_tokens, refuse_live
 from cpool.inject.prefix import prefixes
 from cpool.prompter import Prompts
 
@@ -41,6 +41,7 @@ def branched(
         BackboneError: no decoder, or one that counts its positions by itself.
         DataError: more positions than the model has.
     """
+    refuse_live(prompts)
     inputs = backbone.model_inputs(batch)
     size = len(inputs["input_ids"])
     own = None if prompts is None else checked_tokens(backbone, prompts.tokens, size)
@@ -55,6 +56,7 @@ def branched(
         parts.insert(0, own.to(parts[0].dtype))
         real = torch.cat([real.new_ones(size, own.shape[1]), real], dim=1)
     place = _positions(backbone, real, depths, offset)
+    _check_window(backbone, int(place.max()) + 1)
     allowed = _allowed(real.bool(), ancestors.to(backbone.device))
     # 0 adds nothing; a number, not −∞, since rows of padding may see nothing at all.
     hidden = torch.zeros(allowed.shape, dtype=backbone.dtype, device=backbone.device)
@@ -71,6 +73,23 @@ def branched(
     width = real.shape[1]
     last = width - 1 - real.flip(1).argmax(dim=1)
     return final[torch.arange(size, device=final.device), last], final[:, width:]
+
+
+def _check_window(backbone: Backbone, length: int) -> None:
+    """Refuse rows beyond a sliding window, which a mask of one's own would switch off."""
+    config = backbone.plain_model.config
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    used = getattr(config, "use_sliding_window", True)
+    if not window or not used or (kinds is not None and "sliding_attention" not in kinds):
+        return
+    if length > window:
+        raise DataError(
+            expected=f"at most {window} tokens of text, prompts and label, the sliding window of "
+            f"{backbone.name!r}",
+            got=f"{length}",
+            remedy="Cut the texts, or shorten the template and the examples in it.",
+        )
 
 
 def _positions(backbone: Backbone, real: Tensor, depths: Sequence[int], offset: int) -> Tensor:

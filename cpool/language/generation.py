@@ -8,9 +8,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from cpool.backbones import Backbone
-from cpool.backbones._inputs import Batch
+from cpool.backbones._inputs import Batch, check_length
 from cpool.inject import prefixes
-from cpool.inject._checks import checked_prefixes, checked_tokens
+from cpool.inject._checks import checked_prefixes, checked_tokens, refuse_live
 from cpool.prompter import Prompts
 
 __all__ = ["generate", "padding"]
@@ -34,8 +34,9 @@ def generate(
 
     Raises:
         BackboneError: no language model, or prompts that it cannot carry.
-        DataError: text and prompts exceed the positions of the model.
+        DataError: text, prompts and max_new_tokens exceed the positions of the model.
     """
+    refuse_live(prompts)
     model = backbone.language_model
     inputs = backbone.model_inputs(batch)
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
@@ -50,6 +51,7 @@ def generate(
     embeds = embeds.gather(1, order[..., None].expand_as(embeds))
     mask = mask.gather(1, order)
     offset = max((key.shape[2] for key, _ in layers.values()), default=0)
+    check_length(mask, offset + int(options.get("max_new_tokens") or 0), backbone.position_limit)
     with prefixes(backbone, layers):
         made: Tensor = model.generate(
             inputs_embeds=embeds,

@@ -64,4 +64,6 @@ def score_labels(
         else:
             scores.append(predicted(rows, *place))
     member = trie.membership()[order].to(states.device)
-    return torch.cat(scores, dim=1) @ member
+    # Under mixed precision a product would be in half of it, where near scores are the same.
+    with torch.autocast(states.device.type, enabled=False):
+        return torch.cat(scores, dim=1).float() @ member

@@ -34,7 +34,13 @@ class Template:
 
     def __init__(self, source: str) -> None:
         self.source = source
-        self.around()
+        labels, shown = ["one", "two"], [{"text": "a text", "label": "one"}]
+        before, after = self.around(labels, shown)
+        # What a filter or a test does to a text would be done to its mark alone.
+        sample = " ".join(["Some words of a longer text, 1 to 9."] * 9)
+        whole = _compiled(source).render(text=sample, labels=labels, examples=shown)
+        if whole != before + sample + after:
+            raise self._wrong("filters or tests on it, which would not see the text")
 
     @classmethod
     def read(cls, path: str | Path) -> "Template":

@@ -23,6 +23,7 @@ class LabelWords:
 
     Attributes:
         classes: those to score, in the order of the columns.
+        coming: those of the newest task, from which a prompt may start.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class LabelWords:
         self.tokenizer, self.before, self.end = tokenizer, before, end
         self.names = None if names is None else tuple(names)
         self.classes: list[int] = []
+        self.coming: list[int] = []
 
     def name(self, names: Sequence[str]) -> None:
         """Call the classes by these names, unless they were named before."""
@@ -65,7 +67,8 @@ class LabelWords:
             raise StateError(
                 expected="names of the classes, which the language model scores",
                 got="none",
-                remedy="Pass labels=[…] to the method, or train on a stream, which has names.",
+                remedy="Pass labels=[…] to the method, call model.name_classes([…]), or train on a "
+                "stream, which has names.",
             )
         nameless = [c for c in classes if not 0 <= c < len(self.names)]
         if nameless:
@@ -75,6 +78,16 @@ class LabelWords:
                 remedy="Name every class in labels=[…], in the order of their numbers.",
             )
         return [self.names[c] for c in classes]
+
+    def expect(self, classes: Sequence[int]) -> None:
+        """Take note of the classes of a task to come, after checking their words.
+
+        Raises:
+            StateError, DataError: as `of` and `label_trie`.
+        """
+        new = [c for c in classes if c not in self.classes]
+        _trie(self.tokenizer, tuple(self.of([*self.classes, *new])), self.before, self._closed())
+        self.coming = list(classes)
 
     @property
     def trie(self) -> LabelTrie:

@@ -46,6 +46,7 @@ class Demonstrations(Rule):
         shown: list[tuple[str, int]] = json.loads(raw) if raw else []
         known = {label for _, label in shown}
         chosen: list[tuple[str, int]] = []
+        y = np.asarray(y)
         for label in sorted(set(y.tolist()) - known):
             rows = np.flatnonzero(y == label)
             picked = torch.randperm(len(rows))[: self.each].tolist()

@@ -92,7 +92,7 @@ def write_held(folder: Path, parts: Sequence[Examples]) -> None:
 
 def read_held(folder: Path, tasks: int) -> list[Examples]:
     """Read the held-out rows of each task."""
-    lines = (folder / HELD).read_text(encoding="utf-8").splitlines()
+    lines = (folder / HELD).read_text(encoding="utf-8").split("\n")
     rows = [json.loads(line) for line in lines if line]
     made = []
     for task in range(tasks):

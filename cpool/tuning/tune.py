@@ -12,7 +12,7 @@ from cpool.methods import NCM, Method, PromptRidge, PromptTuning, ZeroShot
 from cpool.seeding import seeded
 from cpool.streams import Examples
 from cpool.tuning.store import RECORD, Record, TaskRecord
-from cpool.tuning.tuned import Tuned, origin, read_task
+from cpool.tuning.tuned import Tuned, origin, read_task, start_text
 
 __all__ = ["tune"]
 
@@ -100,7 +100,7 @@ def _methods(backbone: Backbone, labels: tuple[str, ...], template: str | None) 
     # Closed labels, so that a label of a later task may begin one of these.
     shared: dict[str, Any] = {"labels": None, "end": "always"}
     listed = "Labels: {{ labels | join(', ') }}.\n" + around
-    text = f"Say which label fits the text: {', '.join(labels)}."
+    text = start_text(labels)
     short = len(backbone.processor.encode(text, add_special_tokens=False)) <= LONGEST
     start: dict[str, Any] = {"init": "text", "text": text, "length": None} if short else {}
     return [

@@ -11,11 +11,16 @@ from jaxtyping import Float
 from cpool.backbones import load_backbone
 from cpool.data import as_examples
 from cpool.errors import DataError
+from cpool.initialisers import from_text
+from cpool.language import readable
 from cpool.learner import Learner
+from cpool.methods import PromptTuning
 from cpool.streams import Examples, build_stream, load_stream
 from cpool.tuning.store import MODEL, Record, TaskRecord, read_held, read_record, write_held
 
-__all__ = ["Added", "Tuned", "origin", "read_task"]
+__all__ = ["Added", "Tuned", "origin", "read_task", "start_text"]
+
+ROWS = 16  # texts that are answered in words together
 
 
 @dataclass(frozen=True)
@@ -92,9 +97,11 @@ class Tuned:
             task: the task they are of, if it is known.
             **options: of transformers' `generate`, such as max_new_tokens=20.
         """
-        model = self.learner.model
-        ids = model.generate(model.prepare(list(texts)), self._number(task), **options)
-        made: list[str] = model.backbone.processor.batch_decode(ids, skip_special_tokens=True)
+        model, number, rows = self.learner.model, self._number(task), list(texts)
+        made: list[str] = []
+        for start in range(0, len(rows), ROWS):
+            ids = model.generate(model.prepare(rows[start : start + ROWS]), number, **options)
+            made += model.backbone.processor.batch_decode(ids, skip_special_tokens=True)
         return made
 
     def _number(self, task: str | None) -> int | None:
@@ -125,6 +132,7 @@ class Tuned:
         numbers = self._numbers(labels)
         train, held = (replace(part, y=numbers[part.y]) for part in (train, held))
         parts = read_held(self.folder, len(names))
+        self._start_from(labels)
         before, told_before = self._answers(parts), self._answers(parts, told=True)
         self.learner.fit_task(train, name)
         after, told_after = self._answers(parts), self._answers(parts, told=True)
@@ -146,6 +154,17 @@ class Tuned:
             told_after=scores(told_after),
             changed=sum(int((one != other).sum()) for one, other in pairs),
         )
+
+    def _start_from(self, labels: Sequence[str]) -> None:
+        """Let the prompt of a new task start from a text that lists its own labels."""
+        model = self.learner.model
+        if (
+            isinstance(model.method, PromptTuning)
+            and model.method.init == "text"
+            and model.prompter
+        ):
+            branch = next(iter(model.prompter))
+            branch.pool.init = from_text(model.backbone, start_text(labels))
 
     def _numbers(self, labels: Sequence[str]) -> np.ndarray:
         """Return the class of each label of a new task; new labels get new numbers."""
@@ -190,6 +209,11 @@ def read_task(data: Any, validation: float) -> tuple[Examples, Examples, tuple[s
 
 def _accuracy(answers: np.ndarray, part: Examples) -> float:
     return float((answers == part.y).mean())
+
+
+def start_text(labels: Sequence[str]) -> str:
+    """Return the hard prompt from which the prompt of a task starts."""
+    return f"Say which label fits the text: {', '.join(map(readable, labels))}."
 
 
 def origin(data: Any) -> str:

@@ -78,6 +78,7 @@ def test_a_model_routes_each_row_to_its_slot() -> None:
     made = model.generate(batch, **NEW)
     with torch.no_grad():
         chosen = model.prompter(model.query(batch)).selections["prompt"].index[:, 0]
+    assert chosen.tolist() == learner.explain(texts).slots["prompt"][:, 0].tolist()
     assert len(set(chosen.tolist())) > 1
     before, after = model.passes.around
     for row, text in enumerate(texts):
@@ -123,6 +124,61 @@ def test_what_cannot_generate_is_refused() -> None:
     with pytest.raises(BackboneError, match="a language model"):
         generate(backbone, backbone.prepare(TEXTS))
     gpt2 = tiny.backbone("gpt2")
+    near = {"input_ids": torch.randint(4, 20, (1, tiny.TEXT - 2))}
+    with pytest.raises(DataError, match="at most 64 tokens"):
+        generate(gpt2, near, **NEW)
     long = {"input_ids": torch.randint(4, 20, (1, tiny.TEXT))}
     with pytest.raises(DataError, match="at most 64 tokens"):
         generate(gpt2, long, tiny.prompts("gpt2", 1, "tokens"), **NEW)
+
+
+def test_the_router_sees_the_text_alone_whatever_the_template() -> None:
+    from cpool.learner import Learner
+
+    method = PromptTuning(length=2, labels=LABELS, template="my card {{ text }} now please help")
+    learner = Learner(
+        method.build(tiny.backbone("llama")), device="cpu", quiet=True, epochs=1, batch_size=6
+    )
+    tasks = stream("llama")
+    learner.run(tasks)
+    x = [text for task in tasks for text in task.test.x]
+    batch = learner.model.prepare(x)
+    with torch.no_grad():
+        output = learner.model.eval()(batch)
+    slots = output.selections["prompt"].index[:, 0].tolist()
+    assert slots == learner.explain(x).slots["prompt"][:, 0].tolist()
+    answers = [learner.classes[column] for column in output.logits.argmax(dim=1)]
+    assert answers == learner.predict(x).tolist()
+
+
+def test_tuned_weights_are_what_generates() -> None:
+    from cpool.methods import FineTuneWords
+
+    model = FineTuneWords(labels=LABELS).build(tiny.backbone("llama"))
+    model.begin_task(range(6))
+    with torch.no_grad():
+        model.trunk.model.embed_tokens.weight.mul_(-1.5)
+    batch = model.prepare(TEXTS)
+    made = model.generate(batch, **NEW)
+    assert made.tolist() == generate(model.trunk, batch, **NEW).tolist()
+    assert made.tolist() != generate(model.backbone, batch, **NEW).tolist()
+
+
+def test_several_answers_of_rows_with_and_without_a_prompt_stay_in_order() -> None:
+    from cpool.passes import Passes
+    from cpool.selection import Selection
+
+    fits = torch.tensor([True, False, True])
+    chosen = Selection(torch.zeros(3, 1, dtype=torch.int64), None, torch.zeros(()), None, fits)
+    prompts = Prompts(torch.zeros(3, 1, 2), {}, torch.zeros(()), {"prompt": chosen})
+    batch = {"input_ids": torch.tensor([[1], [2], [3]])}
+    made = Passes.by_fit(
+        batch, prompts, lambda rows, own: rows["input_ids"].repeat_interleave(2, dim=0)
+    )
+    assert made[:, 0].tolist() == [1, 1, 2, 2, 3, 3]
+
+
+def test_live_prompts_are_refused() -> None:
+    learner = trained("osprompt", "llama").learner
+    with pytest.raises(BackboneError, match="live prefixes"):
+        learner.model.generate(learner.model.prepare(TEXTS), **NEW)

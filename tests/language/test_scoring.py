@@ -93,6 +93,37 @@ def test_bfloat16_is_near_and_its_scores_are_float32() -> None:
     torch.testing.assert_close(scores[1], scores[0], atol=0.3, rtol=0.05)
 
 
+def test_mixed_precision_does_not_round_the_sum() -> None:
+    backbone = tiny.backbone("llama")
+    trie = label_trie(LABELS, backbone.processor)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        scores = score_labels(backbone, backbone.prepare(TEXTS), None, trie)
+    assert scores.dtype == torch.float32
+    assert not torch.equal(scores, scores.bfloat16().float())
+
+
+def test_rows_beyond_a_sliding_window_are_refused() -> None:
+    backbone = tiny.new("llama")
+    trie = label_trie(LABELS, backbone.processor)
+    config = backbone.plain_model.config
+    config.sliding_window = 30
+    score_labels(backbone, backbone.prepare(TEXTS), None, trie)
+    config.sliding_window = 6
+    with pytest.raises(DataError, match="the sliding window of 'tiny-llama'"):
+        score_labels(backbone, backbone.prepare(TEXTS), None, trie)
+
+
+def test_live_prompts_are_refused() -> None:
+    from tests.common.tasks import trained
+
+    model = trained("osprompt", "llama").learner.model
+    batch = model.prepare(TEXTS)
+    trie = label_trie(LABELS, model.backbone.processor)
+    prompts = model.passes.choose(None, None, len(TEXTS))
+    with pytest.raises(BackboneError, match="live prefixes"):
+        score_labels(model.backbone, batch, prompts, trie)
+
+
 def test_scores_are_capped_and_scaled_as_the_model_does_it() -> None:
     backbone = tiny.new("llama")
     hidden = torch.randn(2, tiny.WIDTH)

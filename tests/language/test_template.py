@@ -25,12 +25,19 @@ def test_words_before_and_after() -> None:
         ("{{ text }} and {{ text }}", "2 places"),
         ("{{ txt }}", "'txt' is undefined"),
         ("{{ text ", "TemplateSyntaxError"),
+        ("{{ text | truncate(10) }}", "filters or tests"),
+        ("{% if text | length > 200 %}long {% endif %}{{ text }}", "filters or tests"),
+        ("{% for e in examples %}{{ e.txt }}{% endfor %}{{ text }}", "txt"),
         ("{{ text }}{{ labels.__class__.__mro__ }}", "unsafe"),
     ],
 )
 def test_wrong_templates_are_refused(source, says) -> None:
     with pytest.raises(ConfigError, match=says):
         Template(source)
+
+
+def test_a_template_may_name_one_label() -> None:
+    assert Template("{{ labels[0] }}: {{ text }}").around(["red", "blue"]) == ("red: ", "")
 
 
 def test_a_file_of_a_template(tmp_path) -> None:

@@ -63,6 +63,19 @@ def test_labels_that_nothing_tells_apart_are_refused(names, says) -> None:
         label_trie(names, TOKENIZER)
 
 
+def test_a_tokenizer_that_puts_a_space_in_front_of_whatever_begins() -> None:
+    class Prepends:
+        """As SentencePiece with its dummy prefix: a text that begins gets one more space."""
+
+        eos_token_id = 0
+
+        def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
+            return [ord(letter) for letter in "▁" + text.replace(" ", "▁")]
+
+    (row,) = label_trie(["red"], Prepends()).sequences
+    assert "".join(map(chr, row)) == "▁red"
+
+
 def test_words_follow_the_classes() -> None:
     words = LabelWords(TOKENIZER)
     words.name(["red_dog", "blueBird", "cat"])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cpool.errors import ConfigError, DataError, StateError
+from cpool.errors import CheckpointError, ConfigError, DataError, StateError
 from cpool.initialisers import from_labels
 from cpool.language import LabelWords
 from cpool.learner import Learner
@@ -214,16 +214,27 @@ def test_names_come_from_the_stream_and_stay_with_the_checkpoint(tmp_path) -> No
     nameless = learner(ZeroShot(template=TEMPLATE))
     with pytest.raises(StateError, match="names of the classes"):
         nameless.fit_task(tasks[0])
+    # Nothing was begun, so naming them is all that is missing.
+    nameless.model.name_classes(LABELS)
+    nameless.fit_task(tasks[0])
 
 
 def test_label_tokens_start_a_prompt() -> None:
     backbone = tiny.backbone("llama")
     embed = backbone.plain_model.get_input_embeddings().weight
-    init = from_labels(backbone, LabelWords(backbone.processor, LABELS))
+    every = LabelWords(backbone.processor, LABELS)
+    every.expect(range(6))
+    init = from_labels(backbone, every)
     values = init((1, 1, 8, tiny.WIDTH))
     red, dog = backbone.processor.convert_tokens_to_ids(["red", "dog"])
     torch.testing.assert_close(values[0, 0, 1], (embed[red] + embed[dog]).detach() / 2)
     torch.testing.assert_close(values[0, 0, 2], embed[red].detach())
+    words = LabelWords(backbone.processor, LABELS)
+    words.expect([3, 1])  # a task of two classes
+    own = from_labels(backbone, words)((1, 1, 8, tiny.WIDTH))
+    blue, bird = backbone.processor.convert_tokens_to_ids(["blue", "bird"])
+    torch.testing.assert_close(own[0, 0, 0], (embed[blue] + embed[bird]).detach() / 2)
+    torch.testing.assert_close(own[0, 0, 1], (embed[red] + embed[dog]).detach() / 2)
     rest = values[0, 0, 6:]
     assert all(any(torch.equal(row, token) for token in embed) for row in rest)
 
@@ -261,6 +272,34 @@ def test_lora_stores_its_own_weights_alone(tmp_path) -> None:
     assert all("lora_" in name for name in stored)
     again = Learner.load(tmp_path, tiny.backbone("llama"), device="cpu", quiet=True)
     assert np.array_equal(again.predict_proba(TEXTS), run.predict_proba(TEXTS))
+
+
+def test_seen_classes_compete_where_a_task_has_one_class() -> None:
+    model = PromptTuning(length=2, labels=LABELS, template=TEMPLATE).build(tiny.backbone("llama"))
+    model.mask = "seen"
+    for label in range(2):
+        model.begin_task([label])
+    batch = {**model.prepare(TEXTS), "labels": torch.tensor([1, 1, 1])}
+    assert model(batch, task=1).losses["cross_entropy"].item() > 1e-3
+
+
+def test_a_checkpoint_knows_the_output_embedding(tmp_path) -> None:
+    run = learner(ZeroShot(labels=LABELS, template=TEMPLATE))
+    run.run(stream("llama"), tmp_path)
+    other = tiny.new("llama")
+    with torch.no_grad():
+        other.lm_head.weight.add_(0.1)
+    with pytest.raises(CheckpointError, match="output embedding"):
+        Learner.load(tmp_path, other, device="cpu", quiet=True)
+
+
+def test_a_task_free_learner_refuses_what_needs_raw_texts() -> None:
+    from cpool.drift import DriftDetector
+    from cpool.task_free import TaskFreeLearner
+
+    run = learner(FewShot(labels=LABELS, template=SHOWN))
+    with pytest.raises(ConfigError, match="rules need all data"):
+        TaskFreeLearner(run, DriftDetector())
 
 
 def test_joint_training_of_a_prompt() -> None:

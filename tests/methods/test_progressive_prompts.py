@@ -119,6 +119,6 @@ def test_features_that_are_kept_are_those_of_the_task_that_was_told():
     for task in stream("vit"):
         learner.fit_task(task)
     for told in (None, 0, 2, 1):
-        kept = learner._predict(stream("vit")[0].test, told).probabilities
-        anew = learner._predict(stream("vit")[0].test, told, cached=False).probabilities
+        kept = learner.predictor.predict(stream("vit")[0].test, told).probabilities
+        anew = learner.predictor.predict(stream("vit")[0].test, told, cached=False).probabilities
         assert abs(kept - anew).max() < 1e-5, told

@@ -132,8 +132,10 @@ def test_features_of_a_changed_choice_are_dropped():
         learner.evaluate(stream("vit")[: task.index + 1])
     kept = sum(table.count for table in learner.feed.passes._tables.values())
     assert kept <= sum(len(t.train) + len(t.test) for t in stream("vit"))
-    anew = learner._predict(stream("vit")[0].test, cached=False).probabilities
-    assert np.abs(learner._predict(stream("vit")[0].test).probabilities - anew).max() < 1e-6
+    anew = learner.predictor.predict(stream("vit")[0].test, cached=False).probabilities
+    assert (
+        np.abs(learner.predictor.predict(stream("vit")[0].test).probabilities - anew).max() < 1e-6
+    )
 
 
 def conflicting(permute: bool) -> Stream:

@@ -87,6 +87,13 @@ def test_a_loaded_model_is_the_same(decoder, tmp_path) -> None:
     assert said == tuned.generate(texts[:2], max_new_tokens=3, do_sample=False)
 
 
+def test_rows_may_hold_line_separators(decoder, tmp_path) -> None:
+    texts, labels = rows(LABELS)
+    odd = [text + "\u2028lost\x85open" for text in texts]
+    tuned = tune((odd, labels), decoder, tmp_path / "mine", **FAST)
+    assert tuned.add(rows(LATER, seed=2), "second").changed == 0
+
+
 def test_a_task_is_added_and_the_older_one_does_not_move(decoder, tmp_path) -> None:
     tune(rows(LABELS), decoder, tmp_path / "mine", **FAST)
     tuned = Tuned.load(tmp_path / "mine", device="cpu")
