@@ -2,8 +2,10 @@
 
 from cpool.rules.alignment import GaussianAlignment
 from cpool.rules.anchor import Anchor
+from cpool.rules.content_free import ContentFree
 from cpool.rules.contrast import MeanContrast
 from cpool.rules.dark import DarkRehearsal
+from cpool.rules.demonstrations import Demonstrations
 from cpool.rules.distillation import Distillation
 from cpool.rules.domains import Domains
 from cpool.rules.ewc import ElasticPenalty
@@ -17,7 +19,9 @@ from cpool.rules.undo import HeadBackup
 
 __all__ = [
     "Anchor",
+    "ContentFree",
     "DarkRehearsal",
+    "Demonstrations",
     "Distillation",
     "Domains",
     "ElasticPenalty",

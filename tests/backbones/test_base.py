@@ -77,7 +77,9 @@ def test_a_copy_of_a_copy_keeps_a_tied_head_tied() -> None:
     config = transformers.LlamaConfig(**tiny.model("llama").config.to_dict())
     config.tie_word_embeddings = True
     frozen = wrap_model(transformers.LlamaForCausalLM(config))
-    free = Backbone(frozen.model, frozen.kind_of, lm_head=frozen.lm_head, frozen=False)
+    free = Backbone(
+        frozen.model, frozen.kind_of, language_model=frozen.language_model, frozen=False
+    )
     other: Any = copy.deepcopy(free)
     assert other.lm_head.weight is other.model.embed_tokens.weight
     assert other.lm_head.weight is not frozen.model.embed_tokens.weight
