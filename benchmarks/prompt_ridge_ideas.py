@@ -10,18 +10,15 @@ what is there by as much. A stopped run goes on. About 15 minutes a data set on 
 """
 
 import argparse
-import json
 import os
 import time
-from pathlib import Path
 
 import torch
 
-from benchmarks.prompt_ridge_search import RESULTS, SETS, Features
+from benchmarks.prompt_ridge_search import RESULTS, SETS, features_of, kept_trials
 from benchmarks.ridge_ideas import IDEAS, Rows
 from cpool._io import write_json
 from cpool.experiment.parts import open_backbone
-from cpool.streams import load_stream
 
 
 def scores(rows: Rows, logits: torch.Tensor) -> dict[str, float]:
@@ -44,19 +41,13 @@ def main() -> None:
     torch.set_num_threads(1)
     section = SETS[arguments.data_set]
     out = RESULTS / f"{arguments.data_set}-ideas.json"
-    old = json.loads(out.read_text()) if out.is_file() else {"settings": section, "trials": []}
-    if old["settings"] != section:
-        raise SystemExit(f"{out} was made with other settings: delete it to go on")
-    done = old["trials"]
+    done = kept_trials(out, section)
     backbone = open_backbone(section["backbone"])
     for seed in range(arguments.seeds):
         missing = [i for i in IDEAS if (i, seed) not in {(t["idea"], t["seed"]) for t in done}]
         if not missing:
             continue
-        options = dict(section["stream"])
-        stream = load_stream(options.pop("name"), seed=seed, validation=0.2, **options)
-        folder = Path("build") / "prompt-ridge-search" / arguments.data_set
-        data = Features(folder, backbone, stream).get("none", seed)
+        data = features_of(arguments.data_set, backbone, seed).get("none", seed)
         rows = Rows(
             *(
                 torch.from_numpy(data[f"{split}_{part}"])

@@ -203,6 +203,22 @@ def trials(seeds: list[int]) -> Iterator[tuple[str, dict[str, Any], int]]:
         yield prefix, {**HEAD, "layers": 1.0}, 0
 
 
+def kept_trials(out: Path, section: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the trials of a file that is gone on with; none where there is no file."""
+    old = json.loads(out.read_text()) if out.is_file() else {"settings": section, "trials": []}
+    if old["settings"] != section:
+        raise SystemExit(f"{out} was made with other settings: delete it, and build/, to go on")
+    trials: list[dict[str, Any]] = old["trials"]
+    return trials
+
+
+def features_of(data_set: str, backbone: Backbone, seed: int) -> Features:
+    """Return the features of one order of a data set, a fifth of which is for validation."""
+    options = dict(SETS[data_set]["stream"])
+    stream = load_stream(options.pop("name"), seed=seed, validation=0.2, **options)
+    return Features(Path("build") / "prompt-ridge-search" / data_set, backbone, stream)
+
+
 def main() -> None:
     """Search one data set and write every trial as it is done."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -212,10 +228,7 @@ def main() -> None:
     torch.set_num_threads(1)
     section = SETS[arguments.data_set]
     out = RESULTS / f"{arguments.data_set}.json"
-    old = json.loads(out.read_text()) if out.is_file() else {"settings": section, "trials": []}
-    if old["settings"] != section:
-        raise SystemExit(f"{out} was made with other settings: delete it, and build/, to go on")
-    done = old["trials"]
+    done = kept_trials(out, section)
     keys = {json.dumps([t["prefix"], t["head"], t["seed"]], sort_keys=True) for t in done}
     backbone = open_backbone(section["backbone"])
     kept: dict[tuple[str, int], dict[str, Any]] = {}
@@ -223,10 +236,8 @@ def main() -> None:
         if json.dumps([prefix, head, seed], sort_keys=True) in keys:
             continue
         if (prefix, seed) not in kept:
-            options = dict(section["stream"])
-            stream = load_stream(options.pop("name"), seed=seed, validation=0.2, **options)
-            folder = Path("build") / "prompt-ridge-search" / arguments.data_set
-            kept = {(prefix, seed): Features(folder, backbone, stream).get(prefix, seed)}
+            made = features_of(arguments.data_set, backbone, seed).get(prefix, seed)
+            kept = {(prefix, seed): made}
         data = kept[prefix, seed]
         found = accuracies(data, head, seed)
         best = max(found, key=lambda ridge: found[ridge]["accuracy"])

@@ -75,7 +75,7 @@ class PromptedNetwork(nn.Module):
             inputs: as for `Backbone.prepare`.
         """
         batch = self.backbone.prepare(inputs, self.max_tokens(), self.passes.around)
-        if self.needs_query and self.trunk is None:
+        if self.needs_query:
             # Read from the whole text by itself, as the learner does: a query is always the same.
             with torch.no_grad():
                 batch["query"] = self.backbone.query(self.backbone.prepare(inputs))

@@ -149,6 +149,7 @@ Texts = Annotated[
 ]
 Lines = Annotated[Path | None, typer.Option("--file", metavar="FILE", help="Texts, one a line.")]
 Device = Annotated[str | None, typer.Option(metavar="D", help="cpu, cuda, …; found by default.")]
+Told = Annotated[str | None, typer.Option(metavar="NAME", help="The task they are of, if known.")]
 Share = Annotated[float, typer.Option(metavar="SHARE", help="Of each label, held out.")]
 
 
@@ -189,9 +190,7 @@ def predict(
     folder: Folder,
     text: Texts = None,
     file: Lines = None,
-    task: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The task they are of, if known.")
-    ] = None,
+    task: Told = None,
     device: Device = None,
 ) -> None:
     """Print the label of each text, one a line."""
@@ -222,9 +221,7 @@ def generate(
     folder: Folder,
     text: Texts = None,
     file: Lines = None,
-    task: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The task they are of, if known.")
-    ] = None,
+    task: Told = None,
     tokens: Annotated[int, typer.Option(metavar="N", help="New tokens at most.")] = 20,
     sample: Annotated[bool, typer.Option("--sample", help="Draw words, not the best.")] = False,
     device: Device = None,

@@ -5,11 +5,15 @@ from typing import Any, Literal
 
 from cpool.backbones import Backbone
 from cpool.heads import LabelHead
+from cpool.initialisers import Initialiser
 from cpool.language import LabelWords, Surround, Template
 from cpool.methods.base import Method
 from cpool.model import PromptedModel
-from cpool.prompter import Prompter
+from cpool.policies import Everything, GaussianRouter, Policy
+from cpool.pool import PromptPool
+from cpool.prompter import Branch, Prompter, Site
 from cpool.readout import LabelReadout
+from cpool.settings import is_whole
 
 __all__ = ["LabelMethod"]
 
@@ -49,6 +53,37 @@ class LabelMethod(Method):
     def surround(self, words: LabelWords) -> Surround:
         """Return the template, to be filled with what is known of the classes."""
         return Surround(Template(self.template), words)
+
+    def need_start(self, known: tuple[str, ...]) -> None:
+        """Raise ConfigError unless init, text, length and slots of a tuned prompt go together."""
+        own: Any = self
+        self.need(own.init in known, "init", f"one of {', '.join(known)}")
+        self.need(own.slots in ("task", "shared"), "slots", '"task" or "shared"')
+        self.need(own.init != "text" or bool(own.text.strip()), "text", "with words")
+        if own.length is None:
+            self.need(own.init == "text", "length", 'at least 1, or None with init "text"')
+        else:
+            self.need(is_whole(own.length) and own.length >= 1, "length", "at least 1")
+
+    def tuned(
+        self, backbone: Backbone, words: LabelWords, site: Site, width: int, init: Initialiser
+    ) -> PromptedModel:
+        """Return a model of one prompt a task, chosen by a Gaussian router, or one for all.
+
+        Args:
+            backbone: the language model.
+            words: of the classes.
+            site: where the prompt enters.
+            width: W of a slot.
+            init: how slots start.
+        """
+        own: Any = self
+        length = self.token_count(backbone, own.length, own.text)
+        shared = own.slots == "shared"
+        policy: Policy = Everything() if shared else GaussianRouter(backbone.query_size)
+        pool = PromptPool(site.sites, length, width, init)
+        branch = Branch("prompt", pool, policy, site, start=int(shared), per_task=int(not shared))
+        return self.model(backbone, words, Prompter([branch]), routed=not shared)
 
     @staticmethod
     def token_count(backbone: Backbone, length: int | None, text: str) -> int:

@@ -7,10 +7,8 @@ from cpool.backbones import Backbone
 from cpool.initialisers import Initialiser, from_text_cache, normal
 from cpool.methods._language import LabelMethod
 from cpool.model import PromptedModel
-from cpool.policies import Everything, GaussianRouter, Policy
-from cpool.pool import PromptPool
-from cpool.prompter import Branch, PrefixSite, Prompter
-from cpool.settings import TrainSettings, is_number, is_whole
+from cpool.prompter import PrefixSite
+from cpool.settings import TrainSettings, is_number
 
 __all__ = ["PrefixTuning"]
 
@@ -48,27 +46,14 @@ class PrefixTuning(LabelMethod):
     def __post_init__(self) -> None:
         """Refuse what the parts below do not check."""
         super().__post_init__()
-        self.need(self.init in ("text", "random"), "init", '"text" or "random"')
-        self.need(self.slots in ("task", "shared"), "slots", '"task" or "shared"')
-        self.need(self.init != "text" or bool(self.text.strip()), "text", "with words")
+        self.need_start(("text", "random"))
         self.need(is_number(self.std) and self.std > 0, "std", "above 0 and finite")
-        if self.length is None:
-            self.need(self.init == "text", "length", 'at least 1, or None with init "text"')
-        else:
-            self.need(is_whole(self.length) and self.length >= 1, "length", "at least 1")
 
     def compose(self, backbone: Backbone) -> PromptedModel:
         """A branch of prefixes on all layers, and the scores of the labels."""
-        words = self.words(backbone)
         site = PrefixSite(tuple(range(backbone.num_layers)), backbone.num_kv_heads)
         width = backbone.num_kv_heads * backbone.head_dim
         init: Initialiser = (
             normal(self.std) if self.init == "random" else from_text_cache(backbone, self.text)
         )
-        pool = PromptPool(
-            site.sites, self.token_count(backbone, self.length, self.text), width, init
-        )
-        shared = self.slots == "shared"
-        policy: Policy = Everything() if shared else GaussianRouter(backbone.query_size)
-        branch = Branch("prefix", pool, policy, site, start=int(shared), per_task=int(not shared))
-        return self.model(backbone, words, Prompter([branch]), routed=not shared)
+        return self.tuned(backbone, self.words(backbone), site, width, init)

@@ -9,10 +9,8 @@ from cpool.initialisers import Initialiser, from_labels, from_text, from_vocabul
 from cpool.language import LabelWords
 from cpool.methods._language import LabelMethod
 from cpool.model import PromptedModel
-from cpool.policies import Everything, GaussianRouter, Policy
-from cpool.pool import PromptPool
-from cpool.prompter import Branch, EmbeddingSite, Prompter
-from cpool.settings import TrainSettings, is_whole
+from cpool.prompter import EmbeddingSite
+from cpool.settings import TrainSettings
 
 __all__ = ["PromptTuning"]
 
@@ -51,25 +49,13 @@ class PromptTuning(LabelMethod):
     def __post_init__(self) -> None:
         """Refuse what the parts below do not check."""
         super().__post_init__()
-        known = ("vocabulary", "text", "labels", "random")
-        self.need(self.init in known, "init", f"one of {', '.join(known)}")
-        self.need(self.slots in ("task", "shared"), "slots", '"task" or "shared"')
-        if self.length is None:
-            self.need(self.init == "text", "length", 'at least 1, or None with init "text"')
-        else:
-            self.need(is_whole(self.length) and self.length >= 1, "length", "at least 1")
-        self.need(self.init != "text" or bool(self.text.strip()), "text", "with words")
+        self.need_start(("vocabulary", "text", "labels", "random"))
 
     def compose(self, backbone: Backbone) -> PromptedModel:
         """A branch at the embedding, and the scores of the labels."""
         words = self.words(backbone)
-        site, width = EmbeddingSite(), backbone.hidden_size
-        length = self.token_count(backbone, self.length, self.text)
-        pool = PromptPool(site.sites, length, width, self._init(backbone, words))
-        shared = self.slots == "shared"
-        policy: Policy = Everything() if shared else GaussianRouter(backbone.query_size)
-        branch = Branch("prompt", pool, policy, site, start=int(shared), per_task=int(not shared))
-        return self.model(backbone, words, Prompter([branch]), routed=not shared)
+        init = self._init(backbone, words)
+        return self.tuned(backbone, words, EmbeddingSite(), backbone.hidden_size, init)
 
     def _init(self, backbone: Backbone, words: LabelWords) -> Initialiser:
         if self.init == "random":

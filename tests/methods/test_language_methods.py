@@ -307,6 +307,9 @@ def test_joint_training_of_a_prompt() -> None:
     run = learner(Joint(of="prompt_tuning", options=options))
     matrix = run.run(stream("llama"))
     assert not math.isnan(matrix.summary()["average_accuracy"])
+    assert sorted(run.classes) == list(range(6))
+    pool = run.model.prompter.branches["prompt"].pool
+    assert int(pool.trained_steps[0]) == 6  # 36 rows in batches of 6, of all classes at once
 
 
 @pytest.mark.parametrize(
