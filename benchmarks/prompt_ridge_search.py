@@ -212,9 +212,9 @@ def kept_trials(out: Path, section: dict[str, Any]) -> list[dict[str, Any]]:
     return trials
 
 
-def features_of(data_set: str, backbone: Backbone, seed: int) -> Features:
+def features_of(data_set: str, section: dict[str, Any], backbone: Backbone, seed: int) -> Features:
     """Return the features of one order of a data set, a fifth of which is for validation."""
-    options = dict(SETS[data_set]["stream"])
+    options = dict(section["stream"])
     stream = load_stream(options.pop("name"), seed=seed, validation=0.2, **options)
     return Features(Path("build") / "prompt-ridge-search" / data_set, backbone, stream)
 
@@ -236,7 +236,7 @@ def main() -> None:
         if json.dumps([prefix, head, seed], sort_keys=True) in keys:
             continue
         if (prefix, seed) not in kept:
-            made = features_of(arguments.data_set, backbone, seed).get(prefix, seed)
+            made = features_of(arguments.data_set, section, backbone, seed).get(prefix, seed)
             kept = {(prefix, seed): made}
         data = kept[prefix, seed]
         found = accuracies(data, head, seed)

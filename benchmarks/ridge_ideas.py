@@ -101,6 +101,58 @@ def slope(rows: Rows, power: float, seed: int) -> Logits:
     yield from cosine(rows, torch.exp(power * torch.linspace(0, 1, rows.x.shape[1] - 1)), seed=seed)
 
 
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def last_share(states: Tensor, share: float) -> Tensor:
+    """Return φ of the last `share` of the layers, of norm 1; of the final state alone for 0."""
+    if not share:
+        return states[:, -1, 0]
+    layers = states.shape[1] - 1
+    depth = torch.arange(layers)
+    return features(states, (depth >= layers - max(1, round(layers * share))).float())
+
+
+def shares(rows: Rows, seed: int, width: int = 4000) -> Iterator[tuple[float, Tensor, Tensor]]:
+    """Yield z of training and validation rows for each share of the layers."""
+    for share in SHARES:
+        phi, held = last_share(rows.x, share), last_share(rows.held_x, share)
+        expand = RandomFeatures(phi.shape[1], width, kind="cosine", gamma=0.5, seed=seed)
+        yield share, expand(phi), expand(held)
+
+
+def share_of_layers(rows: Rows, seed: int) -> Logits:
+    """The last layers alone, by their share: which is best is seen on the validation rows."""
+    for share, z, held in shares(rows, seed):
+        yield f"share {share:g}", dict(of_features(z, held, rows.targets, (3e-3,)))["0.003"]
+
+
+def chosen_share(rows: Rows, seed: int) -> Logits:
+    """The share that is best on a fifth of each task's own rows, held out as the task comes.
+
+    Right answers against all classes seen so far are added up over tasks, as a method could do it
+    in a stream; the validation rows then see the last choice, refitted on all rows.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    kept = torch.rand(len(rows.y), generator=draw) < 0.2
+    right: dict[float, int] = {}
+    logits: dict[float, Tensor] = {}
+    for share, z, held in shares(rows, seed):
+        gram = torch.zeros(z.shape[1], z.shape[1], dtype=torch.float64)
+        cross = torch.zeros(z.shape[1], rows.targets.shape[1], dtype=torch.float64)
+        right[share] = 0
+        for task in range(int(rows.task.max()) + 1):
+            fit, own = (rows.task == task) & ~kept, (rows.task == task) & kept
+            gram += (z[fit].T @ z[fit]).double()
+            cross += (z[fit].T @ rows.targets[fit]).double()
+            weight = solve_primal(gram, cross, 3e-3 * float(gram.diagonal().mean()))
+            answers = (z[own].double() @ weight).masked_fill(~cross.any(dim=0), -torch.inf)
+            right[share] += int((answers.argmax(dim=1) == rows.y[own]).sum())
+        logits[share] = dict(of_features(z, held, rows.targets, (3e-3,)))["0.003"]
+    best = max(right, key=lambda share: right[share])
+    yield f"chose {best:g}", logits[best]
+
+
 def learned_weights(rows: Rows, steps: int = 60, most: int = 1000) -> Tensor:
     """Return weights of the layers that minimise the leave-one-out error on the first task.
 
@@ -192,6 +244,8 @@ IDEAS: dict[str, Idea] = {
     "layers weighted by leave-one-out on the first task": lambda rows, seed: cosine(
         rows, learned_weights(rows), seed=seed
     ),
+    "share of layers, from the last": share_of_layers,
+    "share of layers, chosen on held-out rows as tasks come": chosen_share,
     "gaussians a class": lambda rows, _: class_gaussians(rows),
     "task, then class": task_then_class,
 }
