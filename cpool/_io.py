@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ __all__ = ["read_json", "sha256_of_bytes", "sha256_of_tensors", "write_bytes", "
 # Only setting the umask tells it; once at import, before any thread could notice.
 _UMASK = os.umask(0)
 os.umask(_UMASK)
+# A list of numbers and nulls. A string has no line break of its own, so none looks like it.
+_NUMBERS = re.compile(r"\[\n((?:\s*(?:null|[-+.\deE]+),?\n)+)\s*\]")
 
 
 def write_bytes(path: Path | str, data: bytes) -> None:
@@ -54,8 +57,12 @@ def write_bytes(path: Path | str, data: bytes) -> None:
 
 
 def write_json(path: Path | str, value: Any) -> None:
-    """Write `value` as indented JSON, atomically; NaN is refused since JSON has none."""
+    """Write `value` as indented JSON, atomically; NaN is refused since JSON has none.
+
+    A list of numbers is one line, so that a matrix reads, and changes, row by row.
+    """
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    text = _NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text)
     write_bytes(path, (text + "\n").encode())
 
 

@@ -80,7 +80,7 @@ def test_files_are_small(root, files):
         file
         for file in files
         # Fifty tasks, 34 rows and three seeds are 102 matrices of 50 × 50.
-        if file.stat().st_size > (4_000_000 if results in file.parents else 1_000_000)
+        if file.stat().st_size > (2_000_000 if results in file.parents else 1_000_000)
         and assets not in file.parents
     ]
     assert not large

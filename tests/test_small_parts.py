@@ -47,6 +47,14 @@ def test_files_can_be_read_by_whoever_the_umask_allows(tmp_path):
     assert mode == 0o666 & ~_io._UMASK
 
 
+def test_json_has_a_row_of_a_matrix_on_a_line(tmp_path):
+    value = {"m": [[0.5, None], [-1e-05, 2]], "s": "[\n 1,\n 2\n]", "w": ["a", 1], "e": []}
+    _io.write_json(tmp_path / "x", value)
+    text = (tmp_path / "x").read_text()
+    assert "  [0.5, null],\n  [-1e-05, 2]\n" in text
+    assert _io.read_json(tmp_path / "x") == value
+
+
 def test_nan_is_not_json(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         _io.write_json(tmp_path / "x", float("nan"))
