@@ -145,7 +145,8 @@ def inspect(
 Backbone = Annotated[str, typer.Option(metavar="NAME", help="A hub id or a folder.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="What `cpool tune` wrote.")]
 Texts = Annotated[
-    list[str] | None, typer.Argument(metavar="TEXT…", help="Texts; else --file or standard input.")
+    list[str] | None,
+    typer.Argument(metavar="TEXT…", help="Texts; else --file or standard input (-)."),
 ]
 Lines = Annotated[Path | None, typer.Option("--file", metavar="FILE", help="Texts, one a line.")]
 Device = Annotated[str | None, typer.Option(metavar="D", help="cpu, cuda, …; found by default.")]

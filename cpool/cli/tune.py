@@ -9,7 +9,7 @@ from rich.table import Table
 
 from cpool.cli.console import print_table
 from cpool.cli.guard import terminable
-from cpool.errors import DataError
+from cpool.errors import ConfigError, DataError
 from cpool.tuning import Added, Tuned, tune
 
 __all__ = ["add_task", "generate_words", "predict_labels", "tune_model"]
@@ -56,8 +56,12 @@ def _compared(tuned: Tuned) -> Table:
 
 
 def _texts(texts: list[str], file: Path | None) -> list[str]:
-    """Return the texts given, those of a file, or those of standard input, one a line."""
-    if texts:
+    """Return the texts given, those of a file, or those of standard input ("-"), one a line."""
+    if texts and file is not None:
+        raise ConfigError(
+            expected="texts as arguments, or --file", got="both", remedy="Leave one of them out."
+        )
+    if texts and texts != ["-"]:
         return texts
     try:
         raw = sys.stdin.read() if file is None else file.read_text(encoding="utf-8")
@@ -67,7 +71,8 @@ def _texts(texts: list[str], file: Path | None) -> list[str]:
             got=f"{file}: {error}",
             remedy="Check it.",
         ) from error
-    found = [line for line in raw.splitlines() if line.strip()]
+    # Not splitlines(): it also breaks at characters that a text may hold, such as U+2028.
+    found = [line for line in raw.split("\n") if line.strip()]
     if not found:
         raise DataError(
             expected="a text as argument, --file, or texts on standard input, one a line",

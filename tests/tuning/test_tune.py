@@ -174,6 +174,9 @@ def test_the_same_from_the_shell(decoder, tmp_path) -> None:
     assert shell("predict", out, *texts[:3]).output.splitlines() == expected
     piped = shell("predict", out, stdin="\n".join(texts[:3]) + "\n\n")
     assert piped.output.splitlines() == expected
+    assert shell("predict", out, "-", stdin="\n".join(texts[:3])).output == piped.output
+    odd = "one\u2028text\x85with breaks"  # of other alphabets: still one line
+    assert len(shell("predict", out, stdin=odd).output.splitlines()) == 1
     (tmp_path / "some.txt").write_text("\n".join(texts[:3]), encoding="utf-8")
     assert shell("predict", out, "--file", tmp_path / "some.txt").output == piped.output
     grown = shell("add", out, "--data", more, "--task", "second", "--device", "cpu")
@@ -188,6 +191,7 @@ def test_the_same_from_the_shell(decoder, tmp_path) -> None:
     [
         (["predict", "{out}"], "a text as argument"),
         (["predict", "{out}", "--file", "{out}/none.txt"], "none.txt"),
+        (["predict", "{out}", "x", "--file", "{out}/none.txt"], "or --file; got both"),
         (["predict", "{out}/model", "x"], "tuned.json"),
         (["add", "{out}", "--data", "{out}/none.csv", "--task", "x"], "none.csv"),
     ],
