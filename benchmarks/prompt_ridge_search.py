@@ -141,9 +141,8 @@ class Features:
         return np.concatenate(rows)
 
 
-def chosen(states: np.ndarray, share: float) -> Tensor:
+def chosen(x: Tensor, share: float) -> Tensor:
     """Return φ: the last `share` of the layers side by side, or the final state alone."""
-    x = torch.from_numpy(states)
     if not share:
         return x[:, -1, 0]
     layers = x.shape[1] - 1
@@ -154,7 +153,9 @@ def chosen(states: np.ndarray, share: float) -> Tensor:
 
 def accuracies(data: dict[str, Any], head: dict[str, Any], seed: int) -> dict[float, dict]:
     """Return validation accuracy for each λ: over all classes, and within the right task."""
-    phi = {s: chosen(data[f"{s}_x"], head["layers"]) for s in ("train", "validation")}
+    phi = {
+        s: chosen(torch.from_numpy(data[f"{s}_x"]), head["layers"]) for s in ("train", "validation")
+    }
     labels = {s: torch.from_numpy(data[f"{s}_y"]) for s in ("train", "validation")}
     tasks = torch.from_numpy(data["validation_task"])
     expand = RandomFeatures(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from benchmarks.prompt_ridge_search import chosen
 from cpool.ridge import RandomFeatures
 from cpool.ridge.solve import solve_primal
 
@@ -104,19 +105,10 @@ def slope(rows: Rows, power: float, seed: int) -> Logits:
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
-def last_share(states: Tensor, share: float) -> Tensor:
-    """Return φ of the last `share` of the layers, of norm 1; of the final state alone for 0."""
-    if not share:
-        return states[:, -1, 0]
-    layers = states.shape[1] - 1
-    depth = torch.arange(layers)
-    return features(states, (depth >= layers - max(1, round(layers * share))).float())
-
-
 def shares(rows: Rows, seed: int, width: int = 4000) -> Iterator[tuple[float, Tensor, Tensor]]:
     """Yield z of training and validation rows for each share of the layers."""
     for share in SHARES:
-        phi, held = last_share(rows.x, share), last_share(rows.held_x, share)
+        phi, held = chosen(rows.x, share), chosen(rows.held_x, share)
         expand = RandomFeatures(phi.shape[1], width, kind="cosine", gamma=0.5, seed=seed)
         yield share, expand(phi), expand(held)
 
