@@ -50,6 +50,10 @@ METRICS = {
     "learning_accuracy": Metric("learning accuracy", " %", 100.0, 2),
     "forgetting": Metric("forgetting", " points", 100.0, 2),
     "usage_entropy": Metric("usage entropy", "", 1.0, 3),
+    "train_seconds": Metric("training time", " s", 1.0, 0),
+    "predict_seconds": Metric("prediction time", " s", 1.0, 1),
+    "trainable_parameters": Metric("trained parameters", "", 1.0, 0),
+    "bytes_per_task": Metric("stored kB a task", "", 1e-3, 1),
 }
 _STUDY = {"title", "question", "x", "y", "along", "scale", "minus"}
 _REQUIRED = {"title", "question", "x", "y"}

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from cpool.streams._splits import draw_per_class
 from cpool.streams.base import Examples, Inputs, Modality
 from cpool.streams.paths import ImagePaths
 
-__all__ = ["Source", "divide", "fingerprint", "read_source", "subset"]
+__all__ = ["Source", "divide", "few_classes", "fingerprint", "read_source", "subset"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,6 +167,37 @@ def subset(source: Source, train: int | None, test: int | None, seed: int) -> So
         tag = (seed, 2, len(kept))
         kept.append(part if size is None else part.take(draw_per_class(part.y, size, tag)))
     return _replaced(source, *kept)
+
+
+def few_classes(source: Source, classes: int | None, seed: int) -> Source:
+    """Keep so many classes, drawn by `seed`; they are numbered anew, in their old order.
+
+    Raises:
+        ConfigError: no whole number from 1 to the number of classes.
+    """
+    if classes is None:
+        return source
+    known = len(source.class_names)
+    if isinstance(classes, bool) or not isinstance(classes, int) or not 1 <= classes <= known:
+        raise ConfigError(
+            expected=f"classes as a whole number from 1 to {known}, or none for all",
+            got=repr(classes),
+            remedy="Leave it out to use every class.",
+        )
+    drawn = np.random.default_rng((check_seed(seed, "subset_seed"), 3)).permutation(known)
+    kept = np.sort(drawn[:classes])
+
+    def some(part: Examples) -> Examples:
+        rows = part.take(np.isin(part.y, kept))
+        return replace(rows, y=np.searchsorted(kept, rows.y).astype(np.int64))
+
+    return replace(
+        source,
+        train=some(source.train),
+        test=some(source.test),
+        class_names=tuple(source.class_names[label] for label in kept),
+        fingerprint=fingerprint(source.fingerprint, kept),
+    )
 
 
 def _replaced(source: Source, train: Examples, test: Examples) -> Source:

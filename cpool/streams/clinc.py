@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ from cpool.errors import ConfigError, DataError
 from cpool.streams._checks import check_seed
 from cpool.streams._labels import class_ids
 from cpool.streams._locate import DataSet, locate
-from cpool.streams._source import Source, read_source
+from cpool.streams._source import Source, fingerprint, read_source
 from cpool.streams._splits import ClassOrder, Tasks
 from cpool.streams._tables import read_json
 from cpool.streams.base import Stream
@@ -33,6 +34,7 @@ def clinc150(
     validation: float | int = 0.1,
     data: str | os.PathLike[str] | None = None,
     by: Literal["domain", "random"] = "domain",
+    labels: Literal["intent", "domain"] = "intent",
     train_per_class: int | None = None,
     test_per_class: int | None = None,
     subset_seed: int = 0,
@@ -51,6 +53,8 @@ def clinc150(
         validation: as in `class_incremental`.
         data: folder that holds `CLINC150/`; by default the environment's CPOOL_DATA.
         by: "domain" for one task of 15 intents a domain, "random" for tasks of mixed domains.
+        labels: "intent" for 150 classes, "domain" for the ten domains as classes; then `tasks` are
+            as in `class_incremental`, by default 5, and `by` says nothing.
         train_per_class: how many training queries of each intent to keep; all by default.
         test_per_class: how many test queries of each intent to keep; all by default.
         subset_seed: draws the kept queries; apart from `seed`, so that every seed sees the same.
@@ -66,7 +70,14 @@ def clinc150(
     """
     source, domains = clinc_source(data)
     task_names: list[str] | None = None
-    if by == "domain":
+    if labels == "domain":
+        source = _domains(source, domains)
+        tasks = 5 if tasks is None else tasks
+    elif labels != "intent":
+        raise ConfigError(
+            expected='labels "intent" or "domain"', got=repr(labels), remedy="Choose one."
+        )
+    elif by == "domain":
         task_names, tasks = _by_domain(domains, tasks, seed, class_order)
     elif by != "random":
         raise ConfigError(expected='by "domain" or "random"', got=repr(by), remedy="Choose one.")
@@ -95,6 +106,20 @@ def clinc_source(data: str | os.PathLike[str] | None) -> tuple[Source, dict[str,
     names = sorted(intent for intents in domains.values() for intent in intents)
     source = read_source(*_pairs(queries, "train", names), *_pairs(queries, "test", names), names)
     return source, domains
+
+
+def _domains(source: Source, domains: dict[str, list[str]]) -> Source:
+    """Return the same queries with their domains as classes."""
+    names = sorted(domains)
+    owner = {intent: i for i, name in enumerate(names) for intent in domains[name]}
+    table = np.array([owner[intent] for intent in source.class_names])
+    return replace(
+        source,
+        train=replace(source.train, y=table[source.train.y]),
+        test=replace(source.test, y=table[source.test.y]),
+        class_names=tuple(names),
+        fingerprint=fingerprint(source.fingerprint, names, table),
+    )
 
 
 def _by_domain(

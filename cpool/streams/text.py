@@ -5,7 +5,7 @@ from typing import Literal
 
 from cpool.streams._labels import class_ids
 from cpool.streams._locate import DataSet, locate
-from cpool.streams._source import Source, read_source
+from cpool.streams._source import Source, few_classes, read_source
 from cpool.streams._splits import ClassOrder, Tasks
 from cpool.streams._tables import read_json, read_table
 from cpool.streams.base import Stream
@@ -27,6 +27,7 @@ def banking77(
     seed: int = 0,
     validation: float | int = 0.1,
     data: str | os.PathLike[str] | None = None,
+    classes: int | None = None,
     train_per_class: int | None = None,
     test_per_class: int | None = None,
     subset_seed: int = 0,
@@ -35,13 +36,14 @@ def banking77(
 ) -> Stream:
     """Build BANKING77: 77 intents of online banking in 7 tasks of 11.
 
-    Arguments and errors are those of `clinc150` with `by="random"`; `data` holds `BANKING77/`.
+    Arguments and errors are those of `clinc150` with `by="random"`; `data` holds `BANKING77/`, and
+    `classes` keeps so many intents, drawn by `subset_seed`, in place of all.
 
     Reference: I. Casanueva et al., Efficient Intent Detection with Dual Sentence Encoders, NLP for
     ConvAI 2020 (CC BY 4.0).
     """
     return by_class(
-        banking_source(data),
+        few_classes(banking_source(data), classes, subset_seed),
         tasks=tasks,
         seed=seed,
         validation=validation,

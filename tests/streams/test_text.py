@@ -82,6 +82,49 @@ def test_small_clinc(tmp_path: Path) -> None:
     assert ordered.describe()["task_classes"] == [order[:2], order[2:]]
 
 
+def test_clinc_domains_as_classes(tmp_path: Path) -> None:
+    write_clinc(tmp_path / "CLINC150")
+    stream = clinc150(data=tmp_path, labels="domain", tasks=1, validation=0.25)
+    assert stream.class_names == ("home", "work")
+    owner = {"meeting": "work", "vacation": "work", "lights": "home", "music": "home"}
+    (task,) = stream
+    for part in (task.train, task.validation, task.test):
+        for text, label in zip(part.x, part.y, strict=True):
+            assert stream.class_names[label] == owner[text.split()[0]]
+    assert len(task.test.y) == 16
+    intents = clinc150(data=tmp_path, by="random", tasks=1, validation=0.25)
+    assert intents.fingerprint != stream.fingerprint
+
+
+def write_banking(folder: Path, names: list[str]) -> None:
+    rows = "".join(f"{name} {i},{name}\n" for name in names for i in range(3))
+    for split in ("train", "test"):
+        (folder / f"{split}.csv").write_text("text,category\n" + rows)
+    (folder / "categories.json").write_text(json.dumps(names))
+
+
+def test_banking_with_few_classes(tmp_path: Path) -> None:
+    write_banking(tmp_path, list("abcdefgh"))
+    drawn = set()
+    for seed in range(6):
+        stream = banking77(data=tmp_path, tasks=1, classes=3, subset_seed=seed, validation=0)
+        (task,) = stream
+        assert len(stream.class_names) == 3 and list(stream.class_names) == sorted(
+            stream.class_names
+        )
+        for part in (task.train, task.test):
+            found = zip(part.x, part.y, strict=True)
+            assert all(text.split()[0] == stream.class_names[y] for text, y in found)
+            assert len(part.y) == 9
+        drawn.add((stream.class_names, stream.fingerprint))
+    assert len(drawn) > 1
+    whole = banking77(data=tmp_path, tasks=1, validation=0)
+    assert banking77(data=tmp_path, tasks=1, classes=8, validation=0)[0].train.x == whole[0].train.x
+    for wrong in (0, 9, True):
+        with pytest.raises(ConfigError, match="classes as a whole number from 1 to 8"):
+            banking77(data=tmp_path, tasks=1, classes=wrong)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
