@@ -44,9 +44,15 @@ class MaskedHead(Head):
     ) -> Float[Tensor, "B C"]:
         """Return the logits, scaled by the mask of each sample's slot if it is given."""
         logits: Tensor = self.linear(features)
-        if expert is None:
-            return logits
-        return logits * 2 * torch.cat(list(self.masks), dim=1)[expert].sigmoid()
+        return logits if expert is None else logits * self.factors(expert)
+
+    def factors(self, expert: Int[Tensor, " B"]) -> Float[Tensor, "B C"]:
+        """Return by what the logits of each sample's slot are scaled."""
+        return 2 * torch.cat(list(self.masks), dim=1)[expert].sigmoid()
+
+    def rows(self) -> Float[Tensor, "C F"]:
+        """Return W."""
+        return torch.cat(list(self.linear.weights))
 
     def restore(self, layout: Mapping[str, Any]) -> None:
         """Make the rows and masks of `layout`."""

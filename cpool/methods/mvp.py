@@ -12,6 +12,7 @@ from cpool.policies import Everything
 from cpool.policies.counted import Counted
 from cpool.pool import PromptPool
 from cpool.prompter import Branch, PrefixSite, Prompter
+from cpool.rules.imbalance import Imbalance
 from cpool.settings import TrainSettings, is_number, is_whole
 
 __all__ = ["MVP"]
@@ -28,9 +29,8 @@ class MVP(Method):
 
     Where paper and code differ, and what is left out: the code queries with the state before the
     last block, here it is the backbone's query; prompts enter as prefixes after projection, as in
-    DualPrompt. The gradient-similarity focal loss and the feature scaling of the paper, which
-    answer imbalance between classes, are left out. In the code usage weighs distances at test
-    too (`counted_at_test`).
+    DualPrompt. In the code usage weighs distances at test too (`counted_at_test`). With `balance`
+    the cross-entropy becomes the paper's answer to classes of unequal size, see `Imbalance`.
 
     Attributes:
         pool_size: M, slots that all tasks share.
@@ -39,6 +39,8 @@ class MVP(Method):
         pull: weight of the key loss.
         counted_at_test: choose by usage at test as in training.
         init: prefixes start from U(-init, init).
+        balance: the gradient-similarity focal loss and the feature scaling.
+        alpha, gamma, margin: α, γ and the margin of `balance`.
     """
 
     name: ClassVar[str] = "mvp"
@@ -53,12 +55,20 @@ class MVP(Method):
     pull: float = 1.0
     counted_at_test: bool = True
     init: float = 1.0
+    balance: bool = False
+    alpha: float = 0.5
+    gamma: float = 2.0
+    margin: float = 0.5
 
     def __post_init__(self) -> None:
         """Refuse what the parts below do not check."""
         self.need(is_whole(self.pool_size) and self.pool_size >= 1, "pool_size", "at least 1")
         self.need(is_number(self.init) and self.init > 0, "init", "above 0 and finite")
         self.need(is_number(self.pull) and self.pull >= 0, "pull", "at least 0 and finite")
+        self.need(is_number(self.alpha) and 0 <= self.alpha <= 1, "alpha", "from 0 to 1")
+        for key in ("gamma", "margin"):
+            value = getattr(self, key)
+            self.need(is_number(value) and value > 0, key, "above 0 and finite")
         self.need_layers("expert_layers")
         self.need_layers("general_layers", some=False)
 
@@ -75,4 +85,5 @@ class MVP(Method):
             pool = PromptPool(site.sites, self.general_length, width, init)
             branches.append(Branch("general", pool, Everything(), site, start=1))
         head = MaskedHead(backbone.query_size, self.pool_size)
-        return PromptedModel(backbone, head, Prompter(branches))
+        rules = [Imbalance(self.alpha, self.gamma, self.margin)] if self.balance else []
+        return PromptedModel(backbone, head, Prompter(branches), rules=rules)

@@ -27,14 +27,17 @@ class OSPrompt(Method):
     mean over the tokens is the query. No gradient flows through a query.
 
     OS-Prompt++ (`reference`) adds in training `λ Σ_l ‖softmax(α(q_l)) − softmax(α(r))‖²`, r the
-    feature of an unprompted pass; that costs a pass a step, and nothing at test. The paper's
-    similarities are cosines of query and key; here they are the α that weight the components.
+    feature of an unprompted pass; that costs a pass a step, and nothing at test. The paper and its
+    code weight by plain cosines `γ(q_l, K_m)`, without attention vectors and without the penalty:
+    `attended=False, penalty=0`. (Its code compares q and r themselves; here, as in the paper, it
+    is how they see the pool.)
 
     Attributes:
         layers: layer numbers, from 0; None for the first five, or all where there are fewer.
         slots_per_task: components a task and layer; the paper shares 100 among T tasks.
         length: tokens of a component, even: half of them keys, half values.
         penalty: weight of the orthogonality of components, keys and attention vectors.
+        attended: with attention vectors A, as CODA-Prompt has them.
         reference: add the query-pool regularisation (OS-Prompt++).
         weight: λ.
     """
@@ -49,6 +52,7 @@ class OSPrompt(Method):
     slots_per_task: int = 10
     length: int = 8
     penalty: float = 0.1
+    attended: bool = True
     reference: bool = False
     weight: float = 1e-4
 
@@ -75,7 +79,9 @@ class OSPrompt(Method):
         for layer in layers:
             site = PrefixSite((layer,), backbone.num_kv_heads, halves=True, live=True)
             pool = PromptPool(site.sites, self.length, width, uniform(0.0, 1.0))
-            policy = SoftAttention(backbone.hidden_size, penalty=self.penalty)
+            policy = SoftAttention(
+                backbone.hidden_size, penalty=self.penalty, attended=self.attended
+            )
             branches.append(
                 Branch(
                     f"layer{layer}",

@@ -39,21 +39,32 @@ class SoftAttention(Policy):
         query_size: Q.
         penalty: weight of the orthogonality loss (paper 0.1).
         low, high: keys and attention vectors start from U(low, high).
+        attended: False for `α_m = γ(q, K_m)`, without attention vectors.
     """
 
     def __init__(
-        self, query_size: int, *, penalty: float = 0.1, low: float = 0.0, high: float = 1.0
+        self,
+        query_size: int,
+        *,
+        penalty: float = 0.1,
+        low: float = 0.0,
+        high: float = 1.0,
+        attended: bool = True,
     ) -> None:
         super().__init__()
         self.penalty = penalty
         self.keys = KeyBlocks(query_size, low, high)
-        self.attention = KeyBlocks(query_size, low, high)
+        self.attention = KeyBlocks(query_size, low, high) if attended else None
 
     def grow(self, n: int, task: int | None = None) -> None:
         """Add `n` keys and attention vectors."""
         super().grow(n, task)
-        self.keys.grow(n, self.owner.device)
-        self.attention.grow(n, self.owner.device)
+        for blocks in self.learned():
+            blocks.grow(n, self.owner.device)
+
+    def learned(self) -> list[KeyBlocks]:
+        """Return the keys and, if there are any, the attention vectors."""
+        return [self.keys] if self.attention is None else [self.keys, self.attention]
 
     def forward(
         self,
@@ -64,15 +75,11 @@ class SoftAttention(Policy):
         """Weight all available slots for each sample."""
         assert query is not None
         chosen = self.candidates(available).nonzero()[:, 0]
-        keys, attention = self.keys()[chosen].float(), self.attention()[chosen].float()
-        # γ(q ⊙ A, K) = Σ q A K̂ / ‖q ⊙ A‖, as two matrix products instead of a [B M Q] tensor.
-        query = query.float()
-        dot = query @ (attention * F.normalize(keys, dim=1)).T
-        norm = (query.square() @ attention.square().T).clamp_min(0).sqrt()
-        weight = dot / norm.clamp_min(1e-12)
+        learned = [blocks()[chosen].float() for blocks in self.learned()]
+        weight = _similarity(query.float(), *learned)
         loss = weight.new_zeros(())
         if self.penalty and self.training and task is not None:
-            loss = self.penalty * (orthogonality(keys) + orthogonality(attention))
+            loss = self.penalty * torch.stack([orthogonality(rows) for rows in learned]).sum()
         index = chosen.expand(len(query), -1)
         return Selection(index, weight, loss, weight.detach())
 
@@ -83,8 +90,8 @@ class SoftAttention(Policy):
     def recombine(self, plan: Plan) -> None:
         """Make keys and attention vectors anew by a plan."""
         super().recombine(plan)
-        self.keys.recombine(plan)
-        self.attention.recombine(plan)
+        for blocks in self.learned():
+            blocks.recombine(plan)
 
     def layout(self) -> dict[str, Any]:
         """Return the sizes of the blocks."""
@@ -93,5 +100,19 @@ class SoftAttention(Policy):
     def restore(self, layout: Mapping[str, Any]) -> None:
         """Make blocks of the sizes in `layout`."""
         super().restore(layout)
-        for blocks in (self.keys, self.attention):
+        for blocks in self.learned():
             blocks.restore(layout["blocks"], layout["frozen"], self.owner.device)
+
+
+def _similarity(
+    query: Float[Tensor, "B Q"],
+    keys: Float[Tensor, "M Q"],
+    attention: Float[Tensor, "M Q"] | None = None,
+) -> Float[Tensor, "B M"]:
+    """Return `γ(q ⊙ A_m, K_m)`, or `γ(q, K_m)`."""
+    if attention is None:
+        return F.normalize(query, dim=1) @ F.normalize(keys, dim=1).T
+    # γ(q ⊙ A, K) = Σ q A K̂ / ‖q ⊙ A‖, as two matrix products instead of a [B M Q] tensor.
+    dot = query @ (attention * F.normalize(keys, dim=1)).T
+    norm = (query.square() @ attention.square().T).clamp_min(0).sqrt()
+    return dot / norm.clamp_min(1e-12)

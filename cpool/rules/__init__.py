@@ -10,6 +10,7 @@ from cpool.rules.distillation import Distillation
 from cpool.rules.domains import Domains
 from cpool.rules.ewc import ElasticPenalty
 from cpool.rules.gram_schmidt import GramSchmidt
+from cpool.rules.imbalance import Imbalance
 from cpool.rules.memory import Memory
 from cpool.rules.orthogonality import OrthogonalityNorm
 from cpool.rules.outliers import VirtualOutliers
@@ -28,6 +29,7 @@ __all__ = [
     "GaussianAlignment",
     "GramSchmidt",
     "HeadBackup",
+    "Imbalance",
     "MeanContrast",
     "Memory",
     "OrthogonalityNorm",

@@ -64,6 +64,5 @@ class GramSchmidt(Rule):
 def _blocks(model: Any) -> Iterator[list[nn.Parameter]]:
     for branch in model.prompter:
         if isinstance(branch.policy, SoftAttention):
-            yield block_list(branch.policy.keys.blocks)
-            yield block_list(branch.policy.attention.blocks)
+            yield from (block_list(part.blocks) for part in branch.policy.learned())
             yield block_list(branch.pool.blocks)

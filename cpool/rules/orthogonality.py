@@ -37,7 +37,7 @@ class OrthogonalityNorm(Rule):
             if not isinstance(branch.policy, SoftAttention):
                 continue
             values = branch.pool.values().flatten(2).transpose(0, 1)
-            for rows in (branch.policy.keys(), branch.policy.attention(), *values):
+            for rows in (*(part() for part in branch.policy.learned()), *values):
                 eye = torch.eye(len(rows), device=rows.device, dtype=rows.dtype)
                 terms.append((rows @ rows.T - eye).norm())
         return {"orthogonality": self.weight * torch.stack(terms).sum()}

@@ -104,6 +104,16 @@ ROWS: dict[str, Callable[[], Method]] = {
     "mvp": lambda: MVP(
         pool_size=3, general_layers=(0,), expert_layers=(2,), general_length=2, expert_length=3
     ),
+    "mvp_balanced": lambda: MVP(
+        pool_size=3,
+        general_layers=(),
+        expert_layers=(2,),
+        expert_length=3,
+        balance=True,
+    ),
+    "osprompt_plain": lambda: OSPrompt(
+        layers=(1,), slots_per_task=2, length=2, attended=False, reference=True
+    ),
     "first_session_prompt": lambda: FirstSessionPrompt(length=2),
     "first_session_ridge": lambda: FirstSessionPrompt(
         classifier="ridge", length=2, projection=40, ridge=1.0
@@ -141,6 +151,8 @@ PREFIXES = (
     "osprompt",
     "osprompt_reference",
     "mvp",
+    "mvp_balanced",
+    "osprompt_plain",
     "first_session_prompt",
     "first_session_ridge",
     "ease",

@@ -73,6 +73,54 @@ def test_loss_selection_and_gradients():
     assert expert.policy.count.tolist() == counts
 
 
+def test_balance_weights_each_sample_and_shortens_features():
+    """Gradients of the head are taken by autograd, sample by sample, as the paper has them."""
+    alpha, gamma, margin = 0.7, 1.5, 0.4
+    model = built(balance=True, alpha=alpha, gamma=gamma, margin=margin, pull=0.0)
+    model.begin_task([1, 2])
+    inputs, labels = batch([2, 1, 2, 0], seed=4), [2, 1, 2, 0]
+    with torch.no_grad():
+        for mask in model.head.masks:
+            mask += torch.randn(mask.shape)
+    out = model.train()(inputs, task=1)
+    features = leaf(out.features)
+    slots = out.selections["expert"].index[:, 0].tolist()
+    head = leaf(torch.cat(list(model.head.linear.weights)))
+    masks = leaf(torch.cat(list(model.head.masks), dim=1))
+
+    def single(row, feature, weight):
+        logits = (weight @ feature) * 2 / (1 + (-masks[slots[row]]).exp())
+        return -(logits[labels[row]].exp() / logits.exp().sum()).log()
+
+    def gradient(loss, weight):
+        return torch.autograd.grad(loss, [weight])[0]
+
+    copy = leaf(head)
+    plain = [single(row, features[row].detach(), copy) for row in range(4)]
+    whole = gradient(sum(plain) / 4, copy)
+    wanted = 0
+    for row, label in enumerate(labels):
+        again = leaf(head)
+        alone = gradient(single(row, features[row].detach(), again), again)
+        ignored = 1 - cosine(alone[label], whole[label])
+        scale = (1 - cosine(head[label].detach(), features[row].detach())) + margin
+        weight = (1 - alpha) + alpha * ignored**gamma
+        wanted = wanted + weight * single(row, features[row] / scale, head) / 4
+    assert same(out.losses["cross_entropy"] + out.losses["imbalance"], wanted)
+    assert float(out.losses["imbalance"].detach().abs()) > 1e-3
+    wanted.backward()
+    (ours,) = torch.autograd.grad(
+        out.losses["cross_entropy"] + out.losses["imbalance"], [out.features], retain_graph=True
+    )
+    assert same(ours, features.grad)
+    out.loss.backward()
+    assert same(torch.cat([p.grad for p in model.head.linear.weights]), head.grad)
+    assert same(torch.cat([p.grad for p in model.head.masks], dim=1), masks.grad)
+    for wrong in ({"alpha": 1.5}, {"gamma": 0.0}, {"margin": 0.0}):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            MVP(**wrong)
+
+
 def test_usage_spreads_the_choice_and_counts_only_in_training():
     with seeded(0):
         policy = Counted(4)

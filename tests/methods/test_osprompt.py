@@ -24,13 +24,19 @@ def after_one_task(**options):
     return model
 
 
+def learned(branch):
+    """Return the blocks of values, keys and, if there are any, attention vectors."""
+    attention = branch.policy.attention
+    blocks = [branch.pool.blocks, branch.policy.keys.blocks]
+    return blocks if attention is None else [*blocks, attention.blocks]
+
+
 def naive(model, inputs, reference):
     """Return the logits, the penalty and the query-pool term, and what they were computed from."""
     w, parts = weights(), {}
     for branch in model.prompter:
         layer = branch.site.layers[0]
-        blocks = (branch.pool.blocks, branch.policy.keys.blocks, branch.policy.attention.blocks)
-        parts[layer] = [[leaf(b) for b in group] for group in blocks]
+        parts[layer] = [[leaf(b) for b in group] for group in learned(branch)]
     joined = {n: [torch.cat(group) for group in groups] for n, groups in parts.items()}
     gap = torch.zeros((), dtype=torch.float64)
     rows = []
@@ -41,7 +47,8 @@ def naive(model, inputs, reference):
             nonlocal gap
             if layer not in joined:
                 return None
-            values, keys, attention = joined[layer]
+            values, keys, *attended = joined[layer]
+            attention = attended[0] if attended else torch.ones_like(keys)
             query = state[0].detach()
             alpha = [cosine(query * a, k) for a, k in zip(attention, keys, strict=True)]
             mixed = sum(a * p[0] for a, p in zip(alpha, values, strict=True))
@@ -65,9 +72,10 @@ def naive(model, inputs, reference):
     return features @ head[0].T + head[1], penalty, gap, parts, head
 
 
+@pytest.mark.parametrize("attended", [True, False])
 @pytest.mark.parametrize("reference", [False, True])
-def test_loss_and_gradients(reference):
-    model = after_one_task(penalty=0.3, reference=reference, weight=0.7)
+def test_loss_and_gradients(reference, attended):
+    model = after_one_task(penalty=0.3, reference=reference, weight=0.7, attended=attended)
     inputs = batch([2, 3, 3], seed=4)
     logits, penalty, gap, parts, head = naive(model, inputs, reference)
     wanted = cross_entropy(logits, [2, 3, 3], [2, 3]) + 0.3 * penalty + 0.7 * gap
@@ -78,7 +86,7 @@ def test_loss_and_gradients(reference):
     assert reference == (float(gap.detach()) > 1e-6) == ("query_pool" in out.losses)
     out.loss.backward()
     for branch in model.prompter:
-        ours = (branch.pool.blocks, branch.policy.keys.blocks, branch.policy.attention.blocks)
+        ours = learned(branch)
         for mine, theirs in zip(ours, parts[branch.site.layers[0]], strict=True):
             assert mine[0].grad is None, "components of the first task are frozen"
             assert same(mine[1].grad, theirs[1].grad)
