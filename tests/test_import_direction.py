@@ -34,7 +34,7 @@ LAYERS = [
     {"predictor", "resuming"},
     {"learner"},
     {"task_free"},
-    {"report", "explain", "tuning"},
+    {"report", "explain", "tuning", "distil"},
     {"interop", "experiment"},
     {"cli"},
     {"__main__"},

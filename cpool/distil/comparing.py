@@ -1,0 +1,120 @@
+"""How far what a model says after one prompt is from what it says after another."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from cpool.backbones import Backbone
+from cpool.backbones._inputs import Batch
+from cpool.errors import DataError
+from cpool.inject import encode
+from cpool.prompter import Prompts
+
+__all__ = ["Agreement", "agreement", "divergence", "text_prompts"]
+
+# Numbers of one block of word logits: 64 MB of float32, of which a few are held at a time.
+BLOCK = 2**24
+
+
+class Agreement(NamedTuple):
+    """How far two prompts agree about the next word, over all words of some texts.
+
+    Attributes:
+        divergence: mean KL(p after the first ‖ p after the second), in nats.
+        same: share of words after which both have the same most probable next word.
+        words: how many were compared.
+    """
+
+    divergence: float
+    same: float
+    words: int
+
+
+def text_prompts(backbone: Backbone, text: str) -> Prompts:
+    """Return what a decoder keeps of a text: reading it as a prefix is reading the text.
+
+    Args:
+        backbone: a frozen decoder with a tokenizer.
+        text: the words, run once for all rows of all batches.
+
+    Raises:
+        DataError: no words.
+    """
+    ids = torch.tensor(backbone.processor.encode(text, add_special_tokens=False))
+    if not len(ids):
+        raise DataError(expected="a text with words", got=repr(text), remedy="Give some.")
+    layers = dict(enumerate(backbone.cache_of(ids)))
+    return Prompts(None, layers, torch.zeros((), device=backbone.device), {})
+
+
+def divergence(
+    backbone: Backbone, batch: Batch, first: Prompts | None, second: Prompts | None
+) -> Float[Tensor, ""]:
+    """Return `mean_i KL(p(· | first, x_≤i) ‖ p(· | second, x_≤i))` over the real tokens of a batch.
+
+    Gradients reach the second prompts alone. Prompts of a batch axis of 1 are those of all rows.
+    """
+    return torch.stack([part[0] for part in _parts(backbone, batch, first, second)]).sum()
+
+
+@torch.no_grad()
+def agreement(
+    backbone: Backbone,
+    texts: Sequence[str],
+    first: Prompts | None,
+    second: Prompts | None,
+    *,
+    batch_size: int = 8,
+) -> Agreement:
+    """Compare what a decoder says after two prompts, after each word of some texts.
+
+    Args:
+        backbone: the decoder.
+        texts: whose words are read.
+        first, second: prompts with a batch axis of 1, or None.
+        batch_size: texts a pass.
+    """
+    apart, same, words = 0.0, 0, 0
+    for start in range(0, len(texts), batch_size):
+        batch = backbone.prepare(list(texts[start : start + batch_size]))
+        number = int(batch["attention_mask"].sum())
+        for part, agreeing in _parts(backbone, batch, first, second):
+            apart += float(part) * number
+            same += int(agreeing)
+        words += number
+    return Agreement(apart / words, same / words, words)
+
+
+def _parts(
+    backbone: Backbone, batch: Batch, first: Prompts | None, second: Prompts | None
+) -> list[tuple[Tensor, Tensor]]:
+    """Return the divergence of each block of words, as shares of the mean, and equal next words."""
+    with torch.no_grad():
+        wanted = _states(backbone, batch, first)
+    ours = _states(backbone, batch, second)
+    step = max(1, BLOCK // backbone.vocabulary_size)
+
+    def compared(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            target = backbone.word_logits(left).float().log_softmax(dim=-1)
+        found = backbone.word_logits(right).float().log_softmax(dim=-1)
+        apart = (target.exp() * (target - found)).sum() / len(ours)
+        return apart, (target.argmax(dim=-1) == found.argmax(dim=-1)).sum()
+
+    parts = []
+    for start in range(0, len(ours), step):
+        pair = wanted[start : start + step], ours[start : start + step]
+        if torch.is_grad_enabled() and ours.requires_grad and len(ours) > step:
+            parts.append(checkpoint(compared, *pair, use_reentrant=False))
+        else:
+            parts.append(compared(*pair))
+    return parts
+
+
+def _states(backbone: Backbone, batch: Batch, prompts: Prompts | None) -> Float[Tensor, "n D"]:
+    encoded = encode(backbone, batch, prompts)
+    return encoded.hidden_states[-1][encoded.mask]
