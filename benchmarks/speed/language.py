@@ -5,7 +5,8 @@
 
 Scores: the pass over texts and all labels against one pass over the texts alone (both with the
 scores of the words after them), for 7 and for 77 labels, and against a pass for each label. Texts
-have 64 tokens, prompts 20, labels are names of intents. Generation: 16 rows with prompts of their
+have 64 tokens, prompts 20, labels are names of intents. Sharing: 16 texts behind 400 tokens of
+examples, run once for all or in each row. Generation: 16 rows with prompts of their
 own in one batch, against one row after another, greedy; the words must be the same. One thread,
 about three minutes.
 """
@@ -80,6 +81,24 @@ def scoring(backbone: Backbone, rows: int, rounds: int) -> dict[str, float]:
         "7 labels, a pass each": apart,
     }
     return {name: round(value, 2) for name, value in ratios(measure(works, rounds), ONE).items()}
+
+
+@torch.no_grad()
+def sharing(backbone: Backbone, rows: int, rounds: int) -> dict[str, float]:
+    """Return times of label scores behind 400 tokens of solved examples, over no examples."""
+    trie = label_trie([f"{verb} {THINGS[0]}" for verb in VERBS[:7]], backbone.processor)
+    texts = [f" item number {row} is what I want to talk about now" for row in range(rows)]
+    plain = backbone.prepare(texts)
+    batch = backbone.prepare(texts, around=(WORD * 400, ""))
+    # Prompts that are none keep the batch as it is.
+    none = Prompts(None, {}, torch.zeros(()), {})
+    works = {
+        "no examples": lambda: score_labels(backbone, plain, none, trie),
+        "examples run once": lambda: score_labels(backbone, batch, None, trie),
+        "examples in each row": lambda: score_labels(backbone, batch, none, trie),
+    }
+    found = ratios(measure(works, rounds), "no examples")
+    return {name: round(value, 2) for name, value in found.items()}
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from cpool.inject._checks import checked_prefixes, checked_tokens, refuse_live
 from cpool.inject.prefix import prefixes
 from cpool.prompter import Prompts
 
-__all__ = ["branched"]
+__all__ = ["branched", "window_of"]
 
 
 def branched(
@@ -75,15 +75,21 @@ def branched(
     return final[torch.arange(size, device=final.device), last], final[:, width:]
 
 
-def _check_window(backbone: Backbone, length: int) -> None:
-    """Refuse rows beyond a sliding window, which a mask of one's own would switch off."""
+def window_of(backbone: Backbone) -> int | None:
+    """Return how many tokens a layer with a sliding window sees; None where no layer has one."""
     config = backbone.plain_model.config
     window = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None)
     used = getattr(config, "use_sliding_window", True)
     if not window or not used or (kinds is not None and "sliding_attention" not in kinds):
-        return
-    if length > window:
+        return None
+    return int(window)
+
+
+def _check_window(backbone: Backbone, length: int) -> None:
+    """Refuse rows beyond a sliding window, which a mask of one's own would switch off."""
+    window = window_of(backbone)
+    if window is not None and length > window:
         raise DataError(
             expected=f"at most {window} tokens of text, prompts and label, the sliding window of "
             f"{backbone.name!r}",

@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 from cpool.backbones import Backbone
 from cpool.backbones._inputs import Batch
 from cpool.inject import branched
+from cpool.language.sharing import read_once
 from cpool.language.trie import LabelTrie
 from cpool.prompter import Prompts
 
@@ -25,7 +26,8 @@ def score_labels(
     The text is run once. The labels' tokens follow it in the same row, each seeing the prompts,
     the text and what stands above it in the trie, at the position that it would have alone: so a
     score is what the label has by itself, and C labels do not cost C passes. Gradients reach the
-    prompts.
+    prompts. Where none are wanted and there are no prompts, what all texts of the batch begin with
+    is run once for all of them (`read_once`).
 
     Args:
         backbone: a frozen decoder with its output embedding.
@@ -37,6 +39,8 @@ def score_labels(
         BackboneError: no decoder, or one without its output embedding.
         DataError: text, prompts and the longest label exceed the positions of the model.
     """
+    if prompts is None and not torch.is_grad_enabled():
+        batch, prompts = read_once(backbone, batch)
     root, nodes = branched(backbone, batch, prompts, trie.tokens, trie.ancestors(), trie.depths)
     states = torch.cat([root[:, None], nodes], dim=1)
     by_node: dict[int, list[int]] = {}

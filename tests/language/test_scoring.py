@@ -44,6 +44,54 @@ def test_scores_are_those_of_each_label_alone(kind, what, side) -> None:
         torch.testing.assert_close(scores[row], expected, atol=2e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", tiny.DECODERS)
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_what_all_texts_begin_with_is_run_once_and_scores_stay(kind, side, monkeypatch) -> None:
+    backbone = tiny.backbone(kind)
+    trie = label_trie(LABELS, backbone.processor)
+    begin = "my card is in the house please send help now " * 2
+    batch = tiny.padded(backbone.prepare([begin + text for text in TEXTS]), 3, side)
+    lengths = []
+
+    def counted(self, ids):
+        lengths.append(len(ids))
+        return whole(self, ids)
+
+    whole = Backbone.cache_of
+    monkeypatch.setattr(Backbone, "cache_of", counted)
+    with torch.no_grad():
+        scores = score_labels(backbone, batch, None, trie)
+    assert lengths == [20]
+    for row, text in enumerate(TEXTS):
+        ids = backbone.processor.encode(begin + text, add_special_tokens=False)
+        none = tiny.prompts(kind, 1, "none")
+        expected = torch.stack([alone(backbone, ids, s, none) for s in trie.sequences])
+        torch.testing.assert_close(scores[row], expected, atol=2e-5, rtol=1e-5)
+    # Texts that are the same, or one that begins the others, leave a word to go on from.
+    with torch.no_grad():
+        short = backbone.prepare([begin, begin, begin + "cat"])
+        scores = score_labels(backbone, short, None, trie)
+        expected = score_labels(backbone, tiny.rows(short, slice(0, 1)), None, trie)
+    assert lengths == [20, 19]
+    torch.testing.assert_close(scores[:2], expected.expand(2, -1), atol=2e-5, rtol=1e-5)
+
+
+def test_nothing_is_run_apart_where_that_would_change_something(monkeypatch) -> None:
+    """Under gradients, behind prompts, for one row, for a short beginning, in a sliding window."""
+    monkeypatch.setattr(Backbone, "cache_of", lambda self, ids: pytest.fail("run apart"))
+    backbone = tiny.backbone("llama")
+    trie = label_trie(LABELS, backbone.processor)
+    begin = "my card is in the house please send help now " * 2
+    batch = backbone.prepare([begin + text for text in TEXTS])
+    score_labels(backbone, batch, None, trie)
+    with torch.no_grad():
+        score_labels(backbone, batch, tiny.prompts("llama", 3, "tokens"), trie)
+        score_labels(backbone, tiny.rows(batch, slice(0, 1)), None, trie)
+        score_labels(backbone, backbone.prepare(["the cat sleeps", "the cat runs"]), None, trie)
+        monkeypatch.setattr("cpool.language.sharing.window_of", lambda backbone: 64)
+        score_labels(backbone, batch, None, trie)
+
+
 @pytest.mark.parametrize("block", [1, 400, 2**26])
 def test_gradients_of_prompts_are_those_of_each_label_alone(block, monkeypatch) -> None:
     monkeypatch.setattr(scoring, "BLOCK", block)
