@@ -140,6 +140,7 @@ def main() -> None:
         "torch": torch.__version__,
         "model": Path(args.model).name,
         "scoring_over_one_pass": scoring(backbone, args.rows, args.rounds),
+        "sharing_over_no_examples": sharing(backbone, 16, args.rounds),
         "generation": generation(backbone, 16, 12),
     }
     print(json.dumps(result, indent=1))
