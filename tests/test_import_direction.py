@@ -19,7 +19,7 @@ LAYERS = [
     {"selection", "initialisers", "settings", "device"},
     {"pool", "metrics", "streams", "backbones"},
     {"policies", "cache", "conv_pool", "momentum_pool"},
-    {"data"},
+    {"data", "transfer"},
     {"branch"},
     {"prompter"},
     {"inject"},

@@ -91,7 +91,9 @@ def _branch(
         )
         for i, slot in enumerate(pool["slots"])
     )
-    return BranchView(name, tuple(values.shape[1:]), slots, tuple(tuple(row) for row in usage))
+    counts = tuple(tuple(row) for row in usage)
+    sources = tuple(layout.get("sources", ()))
+    return BranchView(name, tuple(values.shape[1:]), slots, counts, sources)
 
 
 def _keys(prefix: str, state: Mapping[str, Tensor]) -> Float[Tensor, "M Q"] | None:

@@ -37,12 +37,21 @@ class SlotView:
 
 @dataclass(frozen=True)
 class BranchView:
-    """One branch: the shape [S P W] of a slot, its slots, and how often each task used each."""
+    """One branch.
+
+    Attributes:
+        name: of the branch.
+        shape: [S P W] of a slot.
+        slots: all of them.
+        usage: how often each task used each slot.
+        sources: where slots that looked for the nearest task started, see `cpool.branch.Branch`.
+    """
 
     name: str
     shape: tuple[int, ...]
     slots: tuple[SlotView, ...]
     usage: tuple[tuple[int, ...], ...]
+    sources: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

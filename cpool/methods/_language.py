@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from cpool.backbones import Backbone
 from cpool.heads import LabelHead
-from cpool.initialisers import Initialiser
+from cpool.initialisers import Initialiser, from_slot
 from cpool.language import LabelWords, Surround, Template
 from cpool.methods.base import Method
 from cpool.model import PromptedModel
@@ -66,7 +66,13 @@ class LabelMethod(Method):
             self.need(is_whole(own.length) and own.length >= 1, "length", "at least 1")
 
     def tuned(
-        self, backbone: Backbone, words: LabelWords, site: Site, width: int, init: Initialiser
+        self,
+        backbone: Backbone,
+        words: LabelWords,
+        site: Site,
+        width: int,
+        init: Initialiser,
+        start: Literal["fresh", "last", "nearest"] = "fresh",
     ) -> PromptedModel:
         """Return a model of one prompt a task, chosen by a Gaussian router, or one for all.
 
@@ -76,13 +82,23 @@ class LabelMethod(Method):
             site: where the prompt enters.
             width: W of a slot.
             init: how slots start.
+            start: what the slots of later tasks start from instead, if not "fresh".
         """
         own: Any = self
         length = self.token_count(backbone, own.length, own.text)
         shared = own.slots == "shared"
         policy: Policy = Everything() if shared else GaussianRouter(backbone.query_size)
         pool = PromptPool(site.sites, length, width, init)
-        branch = Branch("prompt", pool, policy, site, start=int(shared), per_task=int(not shared))
+        branch = Branch(
+            "prompt",
+            pool,
+            policy,
+            site,
+            start=int(shared),
+            per_task=int(not shared),
+            init_next=(lambda pool: from_slot(pool, -1)) if start == "last" else None,
+            nearest=start == "nearest",
+        )
         return self.model(backbone, words, Prompter([branch]), routed=not shared)
 
     @staticmethod

@@ -112,6 +112,8 @@ ROWS: dict[str, Callable[[], Method]] = {
     "prompt_tuning_shared": lambda: PromptTuning(
         length=2, labels=LABELS, slots="shared", init="labels", normalise="mean"
     ),
+    "prompt_tuning_last": lambda: PromptTuning(length=2, labels=LABELS, start="last"),
+    "prompt_tuning_nearest": lambda: PromptTuning(length=2, labels=LABELS, start="nearest"),
     "prefix_tuning": lambda: PrefixTuning(length=2, labels=LABELS, text="the red house"),
     "prefix_tuning_random": lambda: PrefixTuning(
         length=2, labels=LABELS, init="random", slots="shared"
@@ -151,6 +153,8 @@ PREFIXES = (
 LANGUAGE = (
     "prompt_tuning",
     "prompt_tuning_shared",
+    "prompt_tuning_last",
+    "prompt_tuning_nearest",
     "prefix_tuning",
     "prefix_tuning_random",
     "zero_shot",
