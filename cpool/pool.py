@@ -276,6 +276,7 @@ class PromptPool(nn.Module):
     def layout(self) -> dict[str, Any]:
         """Return what is needed, beside the tensors, to make this pool again (JSON)."""
         return {
+            "shape": [self.sites, self.length, self.width],
             "blocks": [len(block) for block in self.blocks],
             "frozen": [not block.requires_grad for block in self.blocks],
             "slots": [{**asdict(slot), "parents": list(slot.parents)} for slot in self.slots],

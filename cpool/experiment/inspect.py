@@ -93,7 +93,9 @@ def _branch(
     )
     counts = tuple(tuple(row) for row in usage)
     sources = tuple(layout.get("sources", ()))
-    return BranchView(name, tuple(values.shape[1:]), slots, counts, sources)
+    # Some pools make prompts of what their blocks hold; older checkpoints name no shape.
+    shape = tuple(pool.get("shape", values.shape[1:]))
+    return BranchView(name, shape, slots, counts, sources)
 
 
 def _keys(prefix: str, state: Mapping[str, Tensor]) -> Float[Tensor, "M Q"] | None:

@@ -23,6 +23,7 @@ from cpool.methods.linear_head import LinearHead
 from cpool.methods.lora import LoRA
 from cpool.methods.lwf import LwF
 from cpool.methods.mocl import MoCLPrompt
+from cpool.methods.multitask_prompt import MultitaskPromptTuning
 from cpool.methods.mvp import MVP
 from cpool.methods.ncm import NCM
 from cpool.methods.oneprompt import OnePrompt
@@ -67,6 +68,7 @@ __all__ = [
     "LwF",
     "Method",
     "MoCLPrompt",
+    "MultitaskPromptTuning",
     "OSPrompt",
     "OnePrompt",
     "PrefixTuning",
@@ -114,6 +116,7 @@ METHODS: dict[str, type[Method]] = {
         SPrompts,
         PromptTuning,
         PrefixTuning,
+        MultitaskPromptTuning,
         ZeroShot,
         FewShot,
         FineTuneWords,

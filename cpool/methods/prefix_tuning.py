@@ -7,6 +7,7 @@ from cpool.backbones import Backbone
 from cpool.initialisers import Initialiser, from_text_cache, normal
 from cpool.methods._language import LabelMethod
 from cpool.model import PromptedModel
+from cpool.pool import PromptPool
 from cpool.prompter import PrefixSite
 from cpool.settings import TrainSettings, is_number
 
@@ -56,4 +57,6 @@ class PrefixTuning(LabelMethod):
         init: Initialiser = (
             normal(self.std) if self.init == "random" else from_text_cache(backbone, self.text)
         )
-        return self.tuned(backbone, self.words(backbone), site, width, init)
+        length = self.token_count(backbone, self.length, self.text)
+        pool = PromptPool(site.sites, length, width, init)
+        return self.tuned(backbone, self.words(backbone), site, pool)

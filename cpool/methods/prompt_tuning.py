@@ -4,11 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from cpool.backbones import Backbone
-from cpool.errors import BackboneError
-from cpool.initialisers import Initialiser, from_labels, from_text, from_vocabulary, uniform
-from cpool.language import LabelWords
 from cpool.methods._language import LabelMethod
 from cpool.model import PromptedModel
+from cpool.pool import PromptPool
 from cpool.prompter import EmbeddingSite
 from cpool.settings import TrainSettings
 
@@ -64,20 +62,11 @@ class PromptTuning(LabelMethod):
     def compose(self, backbone: Backbone) -> PromptedModel:
         """A branch at the embedding, and the scores of the labels."""
         words = self.words(backbone)
-        init = self._init(backbone, words)
-        width = backbone.hidden_size
-        return self.tuned(backbone, words, EmbeddingSite(), width, init, self.start)
-
-    def _init(self, backbone: Backbone, words: LabelWords) -> Initialiser:
-        if self.init == "random":
-            return uniform(-0.5, 0.5)
-        if self.init == "text":
-            return from_text(backbone, self.text)
-        table = backbone.plain_model.get_input_embeddings().weight
-        if table.shape[1] != backbone.hidden_size:
-            raise BackboneError(
-                expected=f"token embeddings of width {backbone.hidden_size} to start from",
-                got=f"{table.shape[1]} in {backbone.name!r}",
-                remedy='Use init="random".',
-            )
-        return from_vocabulary(table) if self.init == "vocabulary" else from_labels(backbone, words)
+        site = EmbeddingSite()
+        pool = PromptPool(
+            site.sites,
+            self.token_count(backbone, self.length, self.text),
+            backbone.hidden_size,
+            self.token_start(backbone, words, self.init, self.text),
+        )
+        return self.tuned(backbone, words, site, pool, self.start)

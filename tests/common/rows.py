@@ -27,6 +27,7 @@ from cpool.methods import (
     LwF,
     Method,
     MoCLPrompt,
+    MultitaskPromptTuning,
     OnePrompt,
     OSPrompt,
     PrefixTuning,
@@ -118,6 +119,10 @@ ROWS: dict[str, Callable[[], Method]] = {
     "prefix_tuning_random": lambda: PrefixTuning(
         length=2, labels=LABELS, init="random", slots="shared"
     ),
+    "multitask_prompt": lambda: MultitaskPromptTuning(length=2, labels=LABELS),
+    "multitask_prompt_ranks": lambda: MultitaskPromptTuning(
+        length=2, labels=LABELS, init="labels", rank=2, shared_tasks=2
+    ),
     "zero_shot": lambda: ZeroShot(labels=LABELS, template="{{ text }} now", calibrate=True),
     "few_shot": lambda: FewShot(labels=LABELS, template=SHOWN),
     "lora": lambda: LoRA(labels=LABELS, rank=2),
@@ -157,6 +162,8 @@ LANGUAGE = (
     "prompt_tuning_nearest",
     "prefix_tuning",
     "prefix_tuning_random",
+    "multitask_prompt",
+    "multitask_prompt_ranks",
     "zero_shot",
     "few_shot",
     "lora",

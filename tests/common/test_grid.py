@@ -41,6 +41,8 @@ FREEZES = {
     "sapt": ("pool.blocks", "policy.keys"),
     "prompt_tuning": ("pool.blocks",),
     "prefix_tuning": ("pool.blocks",),
+    "multitask_prompt": ("pool.blocks", "pool.shared"),
+    "multitask_prompt_ranks": ("pool.blocks", "pool.shared"),
     "ranpac_first_session": ("pool.blocks",),
 }
 
