@@ -18,7 +18,7 @@ LAYERS = [
     {"blocks", "drift", "gaussians"},
     {"selection", "initialisers", "settings", "device"},
     {"pool", "metrics", "streams", "backbones"},
-    {"policies", "cache", "conv_pool", "low_rank_pool", "momentum_pool"},
+    {"policies", "cache", "conv_pool", "low_rank_pool", "momentum_pool", "through_pool"},
     {"data", "transfer"},
     {"branch"},
     {"prompter"},

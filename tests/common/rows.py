@@ -119,6 +119,9 @@ ROWS: dict[str, Callable[[], Method]] = {
     "prefix_tuning_random": lambda: PrefixTuning(
         length=2, labels=LABELS, init="random", slots="shared"
     ),
+    "prefix_tuning_through": lambda: PrefixTuning(
+        length=2, labels=LABELS, init="random", through=6
+    ),
     "multitask_prompt": lambda: MultitaskPromptTuning(length=2, labels=LABELS),
     "multitask_prompt_ranks": lambda: MultitaskPromptTuning(
         length=2, labels=LABELS, init="labels", rank=2, shared_tasks=2
@@ -162,6 +165,7 @@ LANGUAGE = (
     "prompt_tuning_nearest",
     "prefix_tuning",
     "prefix_tuning_random",
+    "prefix_tuning_through",
     "multitask_prompt",
     "multitask_prompt_ranks",
     "zero_shot",
