@@ -5,6 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 from cpool.errors import ConfigError, nearest, unknown
+from cpool.methods.attempt import ATTEMPT
 from cpool.methods.base import Method
 from cpool.methods.coda_prompt import CODAPrompt
 from cpool.methods.convprompt import ConvPrompt
@@ -43,6 +44,7 @@ from cpool.methods.sprompts import SPrompts
 from cpool.methods.zero_shot import ZeroShot
 
 __all__ = [
+    "ATTEMPT",
     "EASE",
     "EWC",
     "L2P",
@@ -117,6 +119,7 @@ METHODS: dict[str, type[Method]] = {
         PromptTuning,
         PrefixTuning,
         MultitaskPromptTuning,
+        ATTEMPT,
         ZeroShot,
         FewShot,
         FineTuneWords,

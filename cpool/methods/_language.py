@@ -80,6 +80,7 @@ class LabelMethod(Method):
         site: Site,
         pool: PromptPool,
         start: Literal["fresh", "last", "nearest"] = "fresh",
+        policy: Policy | None = None,
     ) -> PromptedModel:
         """Return a model of one prompt a task, chosen by a Gaussian router, or one for all.
 
@@ -89,10 +90,12 @@ class LabelMethod(Method):
             site: where the prompt enters.
             pool: of the prompts, still without a slot.
             start: what the slot of a later task starts from.
+            policy: that chooses a task's slot first; a Gaussian router when None.
         """
         own: Any = self
         shared = own.slots == "shared"
-        policy: Policy = Everything() if shared else GaussianRouter(backbone.query_size)
+        if policy is None:
+            policy = Everything() if shared else GaussianRouter(backbone.query_size)
         branch = Branch(
             "prompt",
             pool,

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from cpool.methods import (
+    ATTEMPT,
     EASE,
     EWC,
     L2P,
@@ -126,6 +127,7 @@ ROWS: dict[str, Callable[[], Method]] = {
     "multitask_prompt_ranks": lambda: MultitaskPromptTuning(
         length=2, labels=LABELS, init="labels", rank=2, shared_tasks=2
     ),
+    "attempt": lambda: ATTEMPT(length=2, labels=LABELS, width=4),
     "zero_shot": lambda: ZeroShot(labels=LABELS, template="{{ text }} now", calibrate=True),
     "few_shot": lambda: FewShot(labels=LABELS, template=SHOWN),
     "lora": lambda: LoRA(labels=LABELS, rank=2),
@@ -168,6 +170,7 @@ LANGUAGE = (
     "prefix_tuning_through",
     "multitask_prompt",
     "multitask_prompt_ranks",
+    "attempt",
     "zero_shot",
     "few_shot",
     "lora",
