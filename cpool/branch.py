@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from cpool.errors import PoolError
 from cpool.initialisers import Initialiser
-from cpool.policies import Policy, evict
+from cpool.policies import GaussianRouter, Policy, evict
 from cpool.policies.eviction import How
 from cpool.policies.soft_attention import orthogonality
 from cpool.policies.top_k import TopK
 from cpool.pool import PromptPool
 from cpool.selection import Selection
+from cpool.transfer import best_source
 
 __all__ = ["Branch", "EmbeddingSite", "PrefixSite", "Site"]
 
@@ -67,6 +68,8 @@ class Branch(nn.Module):
         per_task: slots made at the start of each task; all older ones are frozen then.
         init_next: makes the initialiser of a later task's slots from the pool, such as
             `lambda pool: from_slot(pool, -1)`; the pool's own one by default.
+        nearest: a later task's slot becomes a copy of the one whose task has the nearest queries,
+            see `cpool.transfer.best_source`; the policy has to be a GaussianRouter.
         penalty: weight of the orthogonality of the prompt values (CODA-Prompt).
         sessions: how many tasks add slots; all by default, 1 for the first task only.
         capacity: most slots at any time. When a task has added its slots, as many older ones are
@@ -76,6 +79,8 @@ class Branch(nn.Module):
     Attributes:
         growing: set to False before a task begins, to let it add no slots.
         evictions: a record of each step of eviction, with the task that made room (JSON values).
+        sources: with `nearest`, for each later task the ids of the older slots and their nearness,
+            the one it was copied from first (JSON values).
     """
 
     def __init__(
@@ -88,6 +93,7 @@ class Branch(nn.Module):
         start: int = 0,
         per_task: int = 0,
         init_next: Callable[[PromptPool], Initialiser] | None = None,
+        nearest: bool = False,
         penalty: float = 0.0,
         sessions: int | None = None,
         capacity: int | None = None,
@@ -119,9 +125,17 @@ class Branch(nn.Module):
         self.pool, self.policy = pool, policy
         self.start, self.per_task = start, per_task
         self.init_next, self.penalty = init_next, penalty
+        self.nearest = nearest
         self.sessions, self.growing = sessions, True
         self.capacity, self.evict = capacity, evict
         self.evictions: list[dict[str, Any]] = []
+        self.sources: list[dict[str, Any]] = []
+        if nearest and not isinstance(policy, GaussianRouter):
+            raise PoolError(
+                expected="a GaussianRouter, whose tasks a new one is compared with",
+                got=type(policy).__name__,
+                remedy="Use that policy, or init_next.",
+            )
         if capacity is not None:
             self._check_capacity(capacity)
         # A pool that is too small for its policy is refused when it is made, not in training.
@@ -172,6 +186,26 @@ class Branch(nn.Module):
         parent = len(self.pool) - 1 if later else None
         self.pool.grow(n, init, task=task, parent=parent)
         self.policy.grow(n, task)
+
+    @property
+    def needs_start(self) -> bool:
+        """Whether the queries of a task are wanted before it is trained."""
+        return self.nearest or self.policy.needs_start
+
+    def start_task(self, query: Float[Tensor, "n Q"], task: int) -> None:
+        """Look at the training queries of a task that has begun."""
+        if self.policy.needs_start:
+            self.policy.start_task(query, task)
+        own = (self.policy.owner == task).nonzero()[:, 0].tolist()
+        if not self.nearest or not own:
+            return
+        assert isinstance(self.policy, GaussianRouter)
+        free = self.pool.available(training=False)
+        if ranked := best_source(self.policy, query, len(self.pool), free):
+            self.pool.start_from(own[0], ranked[0].slot)
+            ids = [slot.id for slot in self.pool.slots]
+            found = [{"id": ids[slot], "nearness": near} for slot, near in ranked]
+            self.sources.append({"task": task, "id": ids[own[0]], "sources": found})
 
     def _make_room(self, task: int) -> None:
         if self.capacity is None:

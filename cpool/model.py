@@ -187,12 +187,13 @@ class PromptedModel(PromptedNetwork):
         self.eval()
         keys = self.prompter is not None and self.prompter.needs_start
         idle = isinstance(self.head, SessionHead) and self.head.probe is None
-        if not keys and (idle or not self.head.starts):
+        reads = self.head.starts and not idle
+        if not keys and not reads:
             return
         queries, features, labels = [], [], []
         for batch in batches:
             queries.append(self.query(batch) if keys else torch.empty(0))
-            features.append(torch.empty(0) if idle else self._unprompted(batch))
+            features.append(self._unprompted(batch) if reads else torch.empty(0))
             labels.append(self._on_device(batch["labels"]))
         if not labels:
             raise DataError(
@@ -202,7 +203,7 @@ class PromptedModel(PromptedNetwork):
             )
         if self.prompter is not None and keys:
             self.prompter.start_task(torch.cat(queries), task)
-        if self.head.starts and not idle:
+        if reads:
             self.head.start(torch.cat(features).float(), torch.cat(labels))
 
     def _unprompted(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "B F"]:
@@ -273,6 +274,7 @@ class PromptedModel(PromptedNetwork):
                 "pool": branch.pool.layout(),
                 "policy": branch.policy.layout(),
                 "evictions": branch.evictions,
+                "sources": branch.sources,
             }
         return {
             "tasks": [list(classes) for classes in self.tasks],
@@ -288,9 +290,11 @@ class PromptedModel(PromptedNetwork):
         if self.prompter is not None:
             self.prompter.started = list(range(len(self.tasks)))
             for branch in self.prompter:
-                branch.pool.restore(layout["branches"][branch.name]["pool"])
-                branch.policy.restore(layout["branches"][branch.name]["policy"])
-                branch.evictions = list(layout["branches"][branch.name].get("evictions", ()))
+                part = layout["branches"][branch.name]
+                branch.pool.restore(part["pool"])
+                branch.policy.restore(part["policy"])
+                branch.evictions = list(part.get("evictions", ()))
+                branch.sources = list(part.get("sources", ()))
         for rule, part in zip(self.each_rule(), layout.get("rules", []), strict=True):
             rule.restore(part)
         self.eval()

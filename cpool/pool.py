@@ -5,6 +5,7 @@ A block is what one call of `grow` adds, and is one `nn.Parameter` of its own. A
 it: freezing is structural, not a masked gradient.
 """
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
@@ -144,6 +145,31 @@ class PromptPool(nn.Module):
         self._next += n
         return range(start, start + n)
 
+    @torch.no_grad()
+    def start_from(self, slot: int, source: int) -> None:
+        """Make a slot that still trains a copy of another, which is its parent from now on.
+
+        Args:
+            slot: its place in the pool.
+            source: the place of the other.
+
+        Raises:
+            PoolError: no such slots, or one that is frozen.
+        """
+        slot, source = self.check_slot(slot), self.check_slot(source)
+        number = bisect_right(self._starts, slot) - 1
+        block = self.blocks[number]
+        if not block.requires_grad:
+            raise PoolError(
+                expected="a slot that still trains",
+                got=f"slot {slot}, which is frozen",
+                remedy="Copy into a slot of the newest block, before its task ends.",
+            )
+        # Rows of blocks, not values: some pools make values of what their blocks hold.
+        row = read_rows(self.blocks, self._starts, torch.tensor(source))
+        block[slot - self._starts[number]] = row
+        self._slots[slot] = replace(self._slots[slot], parent=self._slots[source].id)
+
     def freeze(self, block: int) -> None:
         """Freeze one block for ever: bit-identical whatever the optimiser does."""
         if not 0 <= block < len(self.blocks):
@@ -250,6 +276,7 @@ class PromptPool(nn.Module):
     def layout(self) -> dict[str, Any]:
         """Return what is needed, beside the tensors, to make this pool again (JSON)."""
         return {
+            "shape": [self.sites, self.length, self.width],
             "blocks": [len(block) for block in self.blocks],
             "frozen": [not block.requires_grad for block in self.blocks],
             "slots": [{**asdict(slot), "parents": list(slot.parents)} for slot in self.slots],

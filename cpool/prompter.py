@@ -131,14 +131,14 @@ class Prompter(nn.Module):
 
     @property
     def needs_start(self) -> bool:
-        """Whether any policy wants the queries of a task before it is trained."""
-        return any(branch.policy.needs_start for branch in self)
+        """Whether any branch wants the queries of a task before it is trained."""
+        return any(branch.needs_start for branch in self)
 
     def start_task(self, query: Float[Tensor, "n Q"], task: int) -> None:
-        """Let the policies look at the training queries of a task that has begun."""
+        """Let the branches look at the training queries of a task that has begun."""
         for branch in self:
-            if branch.policy.needs_start:
-                branch.policy.start_task(query, task)
+            if branch.needs_start:
+                branch.start_task(query, task)
 
     def end_task(
         self, query: Float[Tensor, "n Q"], task: int, labels: Int[Tensor, " n"] | None = None

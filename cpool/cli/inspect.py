@@ -25,6 +25,11 @@ def show_checkpoint(folder: Path) -> None:
         typer.echo(line)
     for branch in view.branches:
         _print("\n" + _title(branch), _slots(branch))
+        for record in branch.sources:
+            near = ", ".join(f"slot {s['id']} {s['nearness']:.3g}" for s in record["sources"])
+            typer.echo(
+                f"Slot {record['id']} started from the nearest task (minus distance): {near}"
+            )
         if branch.usage:
             heading = "In the last evaluation, each task's choices in %, by slot:"
             _print(f"Branch {branch.name}. {heading}", _usage(branch))

@@ -91,7 +91,11 @@ def _branch(
         )
         for i, slot in enumerate(pool["slots"])
     )
-    return BranchView(name, tuple(values.shape[1:]), slots, tuple(tuple(row) for row in usage))
+    counts = tuple(tuple(row) for row in usage)
+    sources = tuple(layout.get("sources", ()))
+    # Some pools make prompts of what their blocks hold; older checkpoints name no shape.
+    shape = tuple(pool.get("shape", values.shape[1:]))
+    return BranchView(name, shape, slots, counts, sources)
 
 
 def _keys(prefix: str, state: Mapping[str, Tensor]) -> Float[Tensor, "M Q"] | None:

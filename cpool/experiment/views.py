@@ -15,7 +15,8 @@ class SlotView:
     Attributes:
         id, name, task, steps, enabled, parent, created: as in `cpool.pool.Slot`.
         frozen: its block can no longer train.
-        value_norm: L2 norm of its prompt values, all sites together.
+        value_norm: L2 norm of what its block holds, all sites together: prompt values, or what
+            some pools make them of.
         key_norm: L2 norm of its key, None when its policy has no keys.
         nearest: the slot whose key is most similar, None when there is no other.
         cosine: how similar.
@@ -37,12 +38,21 @@ class SlotView:
 
 @dataclass(frozen=True)
 class BranchView:
-    """One branch: the shape [S P W] of a slot, its slots, and how often each task used each."""
+    """One branch.
+
+    Attributes:
+        name: of the branch.
+        shape: [S P W] of a slot.
+        slots: all of them.
+        usage: how often each task used each slot.
+        sources: where slots that looked for the nearest task started, see `cpool.branch.Branch`.
+    """
 
     name: str
     shape: tuple[int, ...]
     slots: tuple[SlotView, ...]
     usage: tuple[tuple[int, ...], ...]
+    sources: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 from cpool.errors import ConfigError, nearest, unknown
+from cpool.methods.attempt import ATTEMPT
 from cpool.methods.base import Method
 from cpool.methods.coda_prompt import CODAPrompt
 from cpool.methods.convprompt import ConvPrompt
@@ -23,6 +24,7 @@ from cpool.methods.linear_head import LinearHead
 from cpool.methods.lora import LoRA
 from cpool.methods.lwf import LwF
 from cpool.methods.mocl import MoCLPrompt
+from cpool.methods.multitask_prompt import MultitaskPromptTuning
 from cpool.methods.mvp import MVP
 from cpool.methods.ncm import NCM
 from cpool.methods.oneprompt import OnePrompt
@@ -42,6 +44,7 @@ from cpool.methods.sprompts import SPrompts
 from cpool.methods.zero_shot import ZeroShot
 
 __all__ = [
+    "ATTEMPT",
     "EASE",
     "EWC",
     "L2P",
@@ -67,6 +70,7 @@ __all__ = [
     "LwF",
     "Method",
     "MoCLPrompt",
+    "MultitaskPromptTuning",
     "OSPrompt",
     "OnePrompt",
     "PrefixTuning",
@@ -114,6 +118,8 @@ METHODS: dict[str, type[Method]] = {
         SPrompts,
         PromptTuning,
         PrefixTuning,
+        MultitaskPromptTuning,
+        ATTEMPT,
         ZeroShot,
         FewShot,
         FineTuneWords,

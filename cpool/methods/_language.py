@@ -4,8 +4,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from cpool.backbones import Backbone
+from cpool.errors import BackboneError
 from cpool.heads import LabelHead
-from cpool.initialisers import Initialiser
+from cpool.initialisers import (
+    Initialiser,
+    from_labels,
+    from_slot,
+    from_text,
+    from_vocabulary,
+    uniform,
+)
 from cpool.language import LabelWords, Surround, Template
 from cpool.methods.base import Method
 from cpool.model import PromptedModel
@@ -66,7 +74,13 @@ class LabelMethod(Method):
             self.need(is_whole(own.length) and own.length >= 1, "length", "at least 1")
 
     def tuned(
-        self, backbone: Backbone, words: LabelWords, site: Site, width: int, init: Initialiser
+        self,
+        backbone: Backbone,
+        words: LabelWords,
+        site: Site,
+        pool: PromptPool,
+        start: Literal["fresh", "last", "nearest"] = "fresh",
+        policy: Policy | None = None,
     ) -> PromptedModel:
         """Return a model of one prompt a task, chosen by a Gaussian router, or one for all.
 
@@ -74,16 +88,45 @@ class LabelMethod(Method):
             backbone: the language model.
             words: of the classes.
             site: where the prompt enters.
-            width: W of a slot.
-            init: how slots start.
+            pool: of the prompts, still without a slot.
+            start: what the slot of a later task starts from.
+            policy: that chooses a task's slot first; a Gaussian router when None.
         """
         own: Any = self
-        length = self.token_count(backbone, own.length, own.text)
         shared = own.slots == "shared"
-        policy: Policy = Everything() if shared else GaussianRouter(backbone.query_size)
-        pool = PromptPool(site.sites, length, width, init)
-        branch = Branch("prompt", pool, policy, site, start=int(shared), per_task=int(not shared))
+        if policy is None:
+            policy = Everything() if shared else GaussianRouter(backbone.query_size)
+        branch = Branch(
+            "prompt",
+            pool,
+            policy,
+            site,
+            start=int(shared),
+            per_task=int(not shared),
+            init_next=(lambda pool: from_slot(pool, -1)) if start == "last" else None,
+            nearest=start == "nearest",
+        )
         return self.model(backbone, words, Prompter([branch]), routed=not shared)
+
+    @staticmethod
+    def token_start(backbone: Backbone, words: LabelWords, init: str, text: str) -> Initialiser:
+        """Return how prompt tokens start: "vocabulary", "text", "labels" or "random".
+
+        Raises:
+            BackboneError: tokens of another width than the hidden states.
+        """
+        if init == "random":
+            return uniform(-0.5, 0.5)
+        if init == "text":
+            return from_text(backbone, text)
+        table = backbone.plain_model.get_input_embeddings().weight
+        if table.shape[1] != backbone.hidden_size:
+            raise BackboneError(
+                expected=f"token embeddings of width {backbone.hidden_size} to start from",
+                got=f"{table.shape[1]} in {backbone.name!r}",
+                remedy='Use init="random".',
+            )
+        return from_vocabulary(table) if init == "vocabulary" else from_labels(backbone, words)
 
     @staticmethod
     def token_count(backbone: Backbone, length: int | None, text: str) -> int:

@@ -4,11 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from cpool.backbones import Backbone
-from cpool.errors import BackboneError
-from cpool.initialisers import Initialiser, from_labels, from_text, from_vocabulary, uniform
-from cpool.language import LabelWords
 from cpool.methods._language import LabelMethod
 from cpool.model import PromptedModel
+from cpool.pool import PromptPool
 from cpool.prompter import EmbeddingSite
 from cpool.settings import TrainSettings
 
@@ -25,7 +23,9 @@ class PromptTuning(LabelMethod):
 
     With `slots="shared"` all tasks train one prompt in turn, which forgets. With "task" each task
     has a prompt of its own, frozen afterwards; at test a Gaussian router over the unprompted
-    features chooses it, and the labels of its task compete.
+    features chooses it, and the labels of its task compete. A prompt may start from that of an
+    earlier task (SPoT, Vu et al., ACL 2022, https://arxiv.org/abs/2110.07904; there the source is
+    the task whose trained prompt is most like the target's, here the one whose texts are).
 
     Attributes:
         length: n, prompt tokens; None takes as many as `text` has.
@@ -33,6 +33,8 @@ class PromptTuning(LabelMethod):
             the mean of each label's tokens, then vocabulary; "random": U(-0.5, 0.5), as in PEFT.
         text: a hard prompt to start from, for "text".
         slots: one prompt a "task", or one "shared" by all.
+        start: what the prompt of a later task starts from: "fresh" from `init` again, "last" the
+            task before, "nearest" the task whose mean unprompted feature is nearest.
     """
 
     name: ClassVar[str] = "prompt_tuning"
@@ -45,28 +47,26 @@ class PromptTuning(LabelMethod):
     init: Literal["vocabulary", "text", "labels", "random"] = "vocabulary"
     text: str = "Say what the text is about with one of the labels."
     slots: Literal["task", "shared"] = "task"
+    start: Literal["fresh", "last", "nearest"] = "fresh"
 
     def __post_init__(self) -> None:
         """Refuse what the parts below do not check."""
         super().__post_init__()
         self.need_start(("vocabulary", "text", "labels", "random"))
+        self.need(
+            self.start == "fresh" or (self.start in ("last", "nearest") and self.slots == "task"),
+            "start",
+            '"fresh", or "last" or "nearest" with slots="task"',
+        )
 
     def compose(self, backbone: Backbone) -> PromptedModel:
         """A branch at the embedding, and the scores of the labels."""
         words = self.words(backbone)
-        init = self._init(backbone, words)
-        return self.tuned(backbone, words, EmbeddingSite(), backbone.hidden_size, init)
-
-    def _init(self, backbone: Backbone, words: LabelWords) -> Initialiser:
-        if self.init == "random":
-            return uniform(-0.5, 0.5)
-        if self.init == "text":
-            return from_text(backbone, self.text)
-        table = backbone.plain_model.get_input_embeddings().weight
-        if table.shape[1] != backbone.hidden_size:
-            raise BackboneError(
-                expected=f"token embeddings of width {backbone.hidden_size} to start from",
-                got=f"{table.shape[1]} in {backbone.name!r}",
-                remedy='Use init="random".',
-            )
-        return from_vocabulary(table) if self.init == "vocabulary" else from_labels(backbone, words)
+        site = EmbeddingSite()
+        pool = PromptPool(
+            site.sites,
+            self.token_count(backbone, self.length, self.text),
+            backbone.hidden_size,
+            self.token_start(backbone, words, self.init, self.text),
+        )
+        return self.tuned(backbone, words, site, pool, self.start)

@@ -1,5 +1,6 @@
 """How a query picks prompts. Policies own keys; the pool owns values."""
 
+from cpool.policies.attended_sources import AttendedSources
 from cpool.policies.base import Policy
 from cpool.policies.counted import Counted
 from cpool.policies.domain_router import DomainRouter
@@ -20,6 +21,7 @@ from cpool.policies.up_to_task import UpToTask
 
 __all__ = [
     "POLICIES",
+    "AttendedSources",
     "Counted",
     "DomainRouter",
     "Everything",
@@ -42,6 +44,7 @@ __all__ = [
 ]
 
 POLICIES: dict[str, type[Policy]] = {
+    "attended_sources": AttendedSources,
     "counted": Counted,
     "domain_router": DomainRouter,
     "everything": Everything,

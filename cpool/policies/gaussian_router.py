@@ -112,10 +112,29 @@ class GaussianRouter(Policy):
     @torch.no_grad()
     def distance(self, query: Float[Tensor, "B Q"]) -> Float64[Tensor, "B M"]:
         """Return the Mahalanobis distance of each query to the mean of each slot's task."""
+        return self._to_means(self._rows(query))
+
+    @torch.no_grad()
+    def mean_distance(self, query: Float[Tensor, "n Q"]) -> Float64[Tensor, " M"]:
+        """Return the Mahalanobis distance of the mean of all queries to that of each slot's task.
+
+        Raises:
+            DataError: no queries.
+        """
+        self._check_some(query)
+        return self._to_means(self._rows(query).mean(dim=0, keepdim=True))[0]
+
+    def _to_means(self, rows: Float64[Tensor, "n Q"]) -> Float64[Tensor, "n M"]:
         factor = self._whitening()
         means = (self.total / self.count.clamp_min(1).unsqueeze(1)) @ factor
-        rows = self._rows(query) @ factor
-        return torch.cdist(rows, means, compute_mode="donot_use_mm_for_euclid_dist")
+        return torch.cdist(rows @ factor, means, compute_mode="donot_use_mm_for_euclid_dist")
+
+    @staticmethod
+    def _check_some(query: Float[Tensor, "n Q"]) -> None:
+        if not len(query):
+            raise DataError(
+                expected="training queries of the task", got="none", remedy="Pass them."
+            )
 
     def _rows(self, query: Float[Tensor, "n Q"]) -> Float64[Tensor, "n Q"]:
         rows = query.detach().double()
@@ -143,10 +162,7 @@ class GaussianRouter(Policy):
         Raises:
             DataError: no queries.
         """
-        if not len(query):
-            raise DataError(
-                expected="training queries of the task", got="none", remedy="Pass them."
-            )
+        self._check_some(query)
         slot = int((self.owner == task).nonzero()[0, 0])
         rows = self._rows(query)
         mean, n, before = rows.mean(dim=0), len(rows), self.count[slot].clone()

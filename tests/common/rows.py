@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from cpool.methods import (
+    ATTEMPT,
     EASE,
     EWC,
     L2P,
@@ -27,6 +28,7 @@ from cpool.methods import (
     LwF,
     Method,
     MoCLPrompt,
+    MultitaskPromptTuning,
     OnePrompt,
     OSPrompt,
     PrefixTuning,
@@ -122,10 +124,20 @@ ROWS: dict[str, Callable[[], Method]] = {
     "prompt_tuning_shared": lambda: PromptTuning(
         length=2, labels=LABELS, slots="shared", init="labels", normalise="mean"
     ),
+    "prompt_tuning_last": lambda: PromptTuning(length=2, labels=LABELS, start="last"),
+    "prompt_tuning_nearest": lambda: PromptTuning(length=2, labels=LABELS, start="nearest"),
     "prefix_tuning": lambda: PrefixTuning(length=2, labels=LABELS, text="the red house"),
     "prefix_tuning_random": lambda: PrefixTuning(
         length=2, labels=LABELS, init="random", slots="shared"
     ),
+    "prefix_tuning_through": lambda: PrefixTuning(
+        length=2, labels=LABELS, init="random", through=6
+    ),
+    "multitask_prompt": lambda: MultitaskPromptTuning(length=2, labels=LABELS),
+    "multitask_prompt_ranks": lambda: MultitaskPromptTuning(
+        length=2, labels=LABELS, init="labels", rank=2, shared_tasks=2
+    ),
+    "attempt": lambda: ATTEMPT(length=2, labels=LABELS, width=4),
     "zero_shot": lambda: ZeroShot(labels=LABELS, template="{{ text }} now", calibrate=True),
     "few_shot": lambda: FewShot(labels=LABELS, template=SHOWN),
     "lora": lambda: LoRA(labels=LABELS, rank=2),
@@ -163,8 +175,14 @@ PREFIXES = (
 LANGUAGE = (
     "prompt_tuning",
     "prompt_tuning_shared",
+    "prompt_tuning_last",
+    "prompt_tuning_nearest",
     "prefix_tuning",
     "prefix_tuning_random",
+    "prefix_tuning_through",
+    "multitask_prompt",
+    "multitask_prompt_ranks",
+    "attempt",
     "zero_shot",
     "few_shot",
     "lora",

@@ -41,6 +41,10 @@ FREEZES = {
     "sapt": ("pool.blocks", "policy.keys"),
     "prompt_tuning": ("pool.blocks",),
     "prefix_tuning": ("pool.blocks",),
+    "prefix_tuning_through": ("pool.blocks",),
+    "multitask_prompt": ("pool.blocks", "pool.shared"),
+    "multitask_prompt_ranks": ("pool.blocks", "pool.shared"),
+    "attempt": ("pool.blocks", "policy.networks"),
     "ranpac_first_session": ("pool.blocks",),
 }
 
@@ -108,7 +112,7 @@ def test_new_parameters_reach_the_optimiser_and_move(row, kind):
     now = dict(nn.Module.named_parameters(seen.learner.model))
     for grown in seen.grown:
         for name, tensor in grown.items():
-            if name not in now and "probe" in name:
+            if name not in now and ("probe" in name or "through" in name):
                 continue  # thrown away when its task ended
             assert not torch.equal(now[name], tensor), f"{name} never moved"
     held = {id(p) for g in _groups(seen.learner) for p in g["params"]}
