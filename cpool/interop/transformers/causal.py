@@ -1,24 +1,36 @@
 """CpoolForCausalLM: words that follow a text, under learned prompts, trained on completions."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import GenerationMixin
-from transformers.modeling_outputs import CausalLMOutput
+from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 
-from cpool.backbones import Backbone
 from cpool.errors import ConfigError, DataError
 from cpool.inject import encode
+from cpool.interop.transformers.completions import Asked, asked, batch_of, completion_rows
 from cpool.interop.transformers.config import CpoolConfig, described
 from cpool.interop.transformers.model import Batches, CpoolModel
 from cpool.language import LabelWords, readable
 from cpool.model import PromptedModel
+from cpool.prompter import Prompts
 from cpool.readout import LabelReadout
 
-__all__ = ["CpoolForCausalLM", "asked"]
+__all__ = ["CpoolForCausalLM"]
+
+# What trainers of others read in the config: sizes, and how scores are scaled after the embedding.
+SIZES = (
+    "final_logit_softcapping",
+    "hidden_size",
+    "logit_scale",
+    "logits_scaling",
+    "num_hidden_layers",
+    "vocab_size",
+)
+HARMLESS = ("return_dict", "token_type_ids", "use_cache")
 
 
 class CpoolForCausalLM(CpoolModel, GenerationMixin):
@@ -49,17 +61,13 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
                 got=repr(model.method or type(model).__name__),
                 remedy="Build one of these on a decoder.",
             )
-        sizes = model.backbone.plain_model.config
-        made = cls(CpoolConfig(vocab_size=sizes.vocab_size, **described(model)), model)
-        made._take_over()
-        return made
+        frozen = model.backbone.plain_model.config.to_dict()
+        sizes = {key: frozen[key] for key in SIZES if frozen.get(key) is not None}
+        return cls(CpoolConfig(**sizes, **described(model)), model)
 
     def __init__(self, config: CpoolConfig, prompted: PromptedModel | None = None) -> None:
         super().__init__(config, prompted)
-        self._take_over()
-
-    def _take_over(self) -> None:
-        # When to stop and how to draw are the frozen model's own.
+        # When to stop and how to draw are the frozen model's own, unless others are put here.
         self.generation_config = self.backbone.language_model.generation_config
 
     @property
@@ -91,13 +99,26 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
 
     def seen(self, batches: Batches, task: int) -> Batches:
         """Return what is asked in each batch, and the task as its class."""
-        return _Asked(self.backbone, batches, task)
+        return Asked(self.backbone, batches, task)
+
+    def rows(self, texts: Sequence[str], completions: Sequence[str]) -> list[dict[str, Tensor]]:
+        """Return a data set for a Trainer: texts, what shall follow each, and the end of the text.
+
+        Args:
+            texts: what is asked.
+            completions: what is answered; with a space in front where words have one.
+
+        Raises:
+            DataError: a row that does not fit beside the prompts, or texts without completions.
+        """
+        return completion_rows(self, texts, completions)
 
     def forward(
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
+        query: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         **ignored: Any,
     ) -> CausalLMOutput:
@@ -108,26 +129,71 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
             attention_mask: [B T], padded on either side.
             labels: [B T], the ids of `input_ids` where a completion is learned and −100 elsewhere;
                 adds the loss.
+            query: [B Q], by which prompts are chosen; computed from what is asked when None.
             num_items_in_batch: what the summed loss is divided by; its number of labels when None.
-            **ignored: options of caching, such as use_cache.
+            **ignored: options that change no answer, such as use_cache.
+
+        Raises:
+            DataError: options that would, such as the position_ids of packed texts.
         """
-        batch = _batch(input_ids, attention_mask)
-        task, model = self._told(), self.prompted
-        model.check_task(task)
-        real = batch["attention_mask"]
-        known = {**batch, "attention_mask": real if labels is None else asked(real, labels)}
-        query = model.query(known) if model.needs_query else None
-        prompts = model.passes.choose(query, task, len(real))
-        encoded = encode(self.backbone, batch, prompts)
-        width = real.shape[1]
-        logits = self.backbone.word_logits(encoded.hidden_states[-1][:, -width:])
+        batch = batch_of(input_ids, attention_mask)
+        if query is None and labels is not None and self.prompted.needs_query:
+            known = asked(batch["attention_mask"], labels)
+            query = self.backbone.query({**batch, "attention_mask": known})
+        states, penalty = self._states(batch, query, ignored)
+        logits = self.backbone.word_logits(states)
         loss = None
         if labels is not None:
-            size = self.backbone.vocabulary_size
-            loss = self.loss_function(logits, labels, size, num_items_in_batch=num_items_in_batch)
-            if prompts is not None:
-                loss = loss + prompts.loss.to(loss.device)
+            size, number = self.backbone.vocabulary_size, num_items_in_batch
+            loss = self.loss_function(logits, labels, size, num_items_in_batch=number) + penalty
         return CausalLMOutput(loss=loss, logits=logits)
+
+    @property
+    def base_model(self) -> Any:
+        """The prompted model without its output embedding; `SFTTrainer` scores words itself."""
+        return self._base
+
+    def _base(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        query: Tensor | None = None,
+        **ignored: Any,
+    ) -> BaseModelOutput:
+        states, _ = self._states(batch_of(input_ids, attention_mask), query, ignored)
+        return BaseModelOutput(last_hidden_state=states)
+
+    def _states(
+        self, batch: dict[str, Tensor], query: Tensor | None, options: Mapping[str, Any]
+    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, ""]]:
+        """Return the final states at the text's own positions, and the loss of the policies."""
+        wrong = [key for key, value in options.items() if value is not None and key not in HARMLESS]
+        if wrong:
+            raise DataError(
+                expected="rows of one text each: input_ids, attention_mask and labels",
+                got=", ".join(sorted(wrong)),
+                remedy="Train without packing and padding_free: each text has a prompt of its own.",
+            )
+        task, model, ids = self.task_of_step(), self.prompted, batch["input_ids"]
+        model.check_task(task)
+        if query is None and model.needs_query:
+            query = self.backbone.query(batch)
+        prompts = model.passes.choose(query, task, len(ids))
+
+        def run(rows: Mapping[str, Tensor], own: Prompts | None) -> Tensor:
+            return encode(self.backbone, rows, own).hidden_states[-1][:, -ids.shape[1] :].flatten(1)
+
+        states = model.passes.by_fit(batch, prompts, run).view(*ids.shape, -1)
+        penalty = torch.zeros(()) if prompts is None else prompts.loss
+        return states, penalty.to(states.device)
+
+    def get_output_embeddings(self) -> Any:
+        """Return the frozen output embedding."""
+        return self.backbone.language_model.get_output_embeddings()
+
+    def get_input_embeddings(self) -> Any:
+        """Return the frozen token embedding."""
+        return self.backbone.plain_model.get_input_embeddings()
 
     @torch.no_grad()
     def generate(
@@ -146,7 +212,11 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
         Raises:
             ConfigError: an answer in another form than ids is asked for.
         """
-        config = options.get("generation_config")
+        config, frozen = options.get("generation_config"), self.backbone.language_model
+        own = self.generation_config
+        if config is None and own is not frozen.generation_config:
+            options = {**own.to_diff_dict(), **options}
+            options.pop("transformers_version", None)
         whole = options.get(
             "return_dict_in_generate", getattr(config, "return_dict_in_generate", 0)
         )
@@ -156,48 +226,7 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
                 got="return_dict_in_generate=True",
                 remedy="Ask for logits by calling the model on what was generated.",
             )
-        batch = _batch(input_ids, attention_mask)
-        new = self.prompted.generate(batch, self.task, **options)
+        batch = batch_of(input_ids, attention_mask)
+        new = self.prompted.generate(batch, self.told, **options)
         given = batch["input_ids"].to(new.device)
         return torch.cat([given.repeat_interleave(len(new) // len(given), dim=0), new], dim=1)
-
-
-class _Asked:
-    """Batches of completions as the parts below read them: queries, and the task as the class."""
-
-    def __init__(self, backbone: Backbone, batches: Batches, task: int) -> None:
-        self.backbone, self.batches, self.task = backbone, batches, task
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        for batch in self.batches:
-            made = _batch(batch.get("input_ids"), batch.get("attention_mask"))
-            if "labels" in batch:
-                made["attention_mask"] = asked(made["attention_mask"], batch["labels"])
-            query = self.backbone.query(made)
-            yield {**made, "query": query, "labels": torch.full((len(query),), self.task)}
-
-
-def _batch(input_ids: Tensor | None, attention_mask: Tensor | None) -> dict[str, Tensor]:
-    if input_ids is None:
-        raise DataError(
-            expected="input_ids of shape [B T]",
-            got="none",
-            remedy="Tokenize the texts; embeddings cannot be given, since queries read tokens.",
-        )
-    mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-    return {"input_ids": input_ids, "attention_mask": mask}
-
-
-def asked(mask: Int[Tensor, "B T"], labels: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
-    """Return the mask of what stands before the first label: what is asked.
-
-    All of a text where its first token is a label, or where none is.
-
-    >>> mask, none = torch.tensor([[0, 1, 1, 1, 1]]), -100
-    >>> asked(mask, torch.tensor([[none, none, none, 7, 8]]))
-    tensor([[0, 1, 1, 0, 0]])
-    >>> asked(mask, torch.tensor([[none, 5, 6, 7, 8]]))
-    tensor([[0, 1, 1, 1, 1]])
-    """
-    before = mask * ((labels != -100).cumsum(1) == 0).to(mask)
-    return torch.where(before.any(dim=1, keepdim=True), before, mask)

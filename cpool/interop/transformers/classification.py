@@ -77,8 +77,33 @@ class Classifier(CpoolModel):
         """Return whether the last task begun has these classes."""
         return sorted({*task}) == [*self.prompted.tasks[-1]]
 
+    def rows(self, inputs: Any, labels: Sequence[int] | None = None) -> list[dict[str, Tensor]]:
+        """Return a data set for a Trainer: one row an input, all padded to one length.
+
+        Words around a text, room for prompts and the queries by which prompts are chosen are in it,
+        so no tokenizer and no collator is needed.
+
+        Args:
+            inputs: texts or images, as for `Backbone.prepare`.
+            labels: the class number of each.
+        """
+        prompted = self.prompted
+        batch = self.backbone.prepare(inputs, prompted.max_tokens(), prompted.passes.around)
+        number = len(next(iter(batch.values())))
+        if self.wants_queries:
+            batch["query"] = self.queries(inputs)
+        if labels is not None:
+            batch["labels"] = torch.as_tensor(labels, dtype=torch.int64)
+            if len(batch["labels"]) != number:
+                raise DataError(
+                    expected=f"a label for each of {number} inputs",
+                    got=f"{len(batch['labels'])}",
+                    remedy="Give the class number of each input.",
+                )
+        return [{key: value[i] for key, value in batch.items()} for i in range(number)]
+
     def _answer(self, batch: dict[str, Tensor | None]) -> tuple[Output, Float[Tensor, "B C"]]:
-        task = self._told()
+        task = self.task_of_step()
         given = {key: value for key, value in batch.items() if value is not None}
         if self.training and "labels" not in given:
             raise DataError(

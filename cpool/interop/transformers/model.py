@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from transformers.utils.hub import cached_file
 
 from cpool.backbones import Backbone
-from cpool.errors import CheckpointError, ConfigError, DataError, StateError
+from cpool.errors import CheckpointError, ConfigError, StateError
 from cpool.interop.transformers.config import CpoolConfig, described, rebuilt
 from cpool.model import PromptedModel
 
@@ -135,51 +135,43 @@ class CpoolModel(PreTrainedModel):
         self.running = False
         self.eval()
 
-    def _told(self) -> int | None:
-        """Return the task to tell: the running one in training and validation, else `task`.
+    @property
+    def told(self) -> int | None:
+        """The task that is told outside of training: the running one, else `task`.
 
         Until a task ends nobody can infer it: routers and keys learn from its data at the end.
         """
-        if self.training and not self.running:
+        running = self.running and self.task is None
+        return len(self.prompted.tasks) - 1 if running else self.task
+
+    def task_of_step(self) -> int | None:
+        """Return the task of a forward pass: in training the running one.
+
+        Raises:
+            StateError: no task is running, in training.
+        """
+        if not self.training:
+            return self.told
+        if not self.running:
             raise StateError(
                 expected="a task that has begun, to train",
                 got="a model between two tasks",
                 remedy="Pass callbacks=[TaskCallback(…)] to the Trainer, or call begin_task first.",
             )
-        if self.training or (self.running and self.task is None):
-            return len(self.prompted.tasks) - 1
-        return self.task
+        return len(self.prompted.tasks) - 1
 
-    # ---- data ---------------------------------------------------------------------------------
+    def queries(self, inputs: Sequence[Any]) -> Tensor:
+        """Return the queries of whole texts or images, some at a time: [n Q], on the CPU."""
+        parts = [inputs[i : i + 64] for i in range(0, len(inputs), 64)]
+        with torch.no_grad():
+            made = [self.backbone.query(self.backbone.prepare(part)).cpu() for part in parts]
+        return torch.cat(made)
 
-    def rows(self, inputs: Any, labels: Sequence[int] | None = None) -> list[dict[str, Tensor]]:
-        """Return a data set for a Trainer: one row an input, all padded to one length.
-
-        Words around a text, room for prompts and the queries by which prompts are chosen are in it,
-        so no tokenizer and no collator is needed.
-
-        Args:
-            inputs: texts or images, as for `Backbone.prepare`.
-            labels: the class number of each.
-        """
-        prompted, backbone = self.prompted, self.backbone
-        batch = backbone.prepare(inputs, prompted.max_tokens(), prompted.passes.around)
-        number = len(next(iter(batch.values())))
-        boundary = prompted.prompter is not None and prompted.prompter.needs_boundary
-        if prompted.needs_query or boundary:
-            parts = [inputs[i : i + 64] for i in range(0, number, 64)]
-            with torch.no_grad():
-                queries = [backbone.query(backbone.prepare(part)).cpu() for part in parts]
-            batch["query"] = torch.cat(queries)
-        if labels is not None:
-            batch["labels"] = torch.as_tensor(labels, dtype=torch.int64)
-            if len(batch["labels"]) != number:
-                raise DataError(
-                    expected=f"a label for each of {number} inputs",
-                    got=f"{len(batch['labels'])}",
-                    remedy="Give the class number of each input.",
-                )
-        return [{key: value[i] for key, value in batch.items()} for i in range(number)]
+    @property
+    def wants_queries(self) -> bool:
+        """Whether a step or the border of a task reads queries."""
+        prompter = self.prompted.prompter
+        return self.prompted.needs_query or (prompter is not None and prompter.needs_boundary)
 
     # ---- files --------------------------------------------------------------------------------
 
