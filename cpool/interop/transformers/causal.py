@@ -54,6 +54,13 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
         Raises:
             ConfigError: another method.
         """
+        frozen = model.backbone.plain_model.config.to_dict()
+        sizes = {key: frozen[key] for key in SIZES if frozen.get(key) is not None}
+        return cls(CpoolConfig(**sizes, **described(model)), model)
+
+    def __init__(self, config: CpoolConfig, prompted: PromptedModel | None = None) -> None:
+        super().__init__(config, prompted)
+        model = self.prompted
         fits = isinstance(model.readout, LabelReadout) and model.prompter and not model.rules
         if not fits or model.trunk is not None:
             raise ConfigError(
@@ -61,12 +68,6 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
                 got=repr(model.method or type(model).__name__),
                 remedy="Build one of these on a decoder.",
             )
-        frozen = model.backbone.plain_model.config.to_dict()
-        sizes = {key: frozen[key] for key in SIZES if frozen.get(key) is not None}
-        return cls(CpoolConfig(**sizes, **described(model)), model)
-
-    def __init__(self, config: CpoolConfig, prompted: PromptedModel | None = None) -> None:
-        super().__init__(config, prompted)
         # When to stop and how to draw are the frozen model's own, unless others are put here.
         self.generation_config = self.backbone.language_model.generation_config
 

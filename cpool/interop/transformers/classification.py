@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers.modeling_outputs import ImageClassifierOutput, SequenceClassifierOutput
 
 from cpool.demands import check_trainable
-from cpool.errors import DataError
+from cpool.errors import ConfigError, DataError
 from cpool.interop.transformers.config import CpoolConfig, described
 from cpool.interop.transformers.model import CpoolModel
 from cpool.interop.transformers.tokens import ModelTokenizer
@@ -28,6 +28,16 @@ class Classifier(CpoolModel):
     """
 
     accepts_loss_kwargs = False  # the loss is a mean over the batch; the Trainer divides it
+
+    def __init__(self, config: CpoolConfig, prompted: PromptedModel | None = None) -> None:
+        super().__init__(config, prompted)
+        read = "Image" if self.backbone.kind == "vision" else "Sequence"
+        if read not in type(self).__name__:
+            raise ConfigError(
+                expected=f"CpoolFor{read}Classification for {self.backbone.name!r}",
+                got=type(self).__name__,
+                remedy="Use that class.",
+            )
 
     @classmethod
     def of(cls, model: PromptedModel, labels: Sequence[str]) -> Any:

@@ -1,7 +1,7 @@
 """CpoolModel: a prompted model as a `PreTrainedModel`: its tasks, its files, its rows of data."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.utils.hub import cached_file
 
 from cpool.backbones import Backbone
 from cpool.errors import CheckpointError, ConfigError, StateError
 from cpool.interop.transformers.config import CpoolConfig, described, rebuilt
+from cpool.interop.transformers.files import found
 from cpool.model import PromptedModel
 
 __all__ = ["Batches", "CpoolModel"]
@@ -160,7 +160,7 @@ class CpoolModel(PreTrainedModel):
             )
         return len(self.prompted.tasks) - 1
 
-    def queries(self, inputs: Sequence[Any]) -> Tensor:
+    def queries(self, inputs: Any) -> Tensor:
         """Return the queries of whole texts or images, some at a time: [n Q], on the CPU."""
         parts = [inputs[i : i + 64] for i in range(0, len(inputs), 64)]
         with torch.no_grad():
@@ -241,27 +241,9 @@ class CpoolModel(PreTrainedModel):
             ConfigError: an option that a frozen model cannot follow.
         """
         name = str(pretrained_model_name_or_path)
-        hub = {key: options.pop(key) for key in HUB if key in options}
-        # Names with an underscore are how auto classes and pipelines say where a call comes from.
-        known = ("trust_remote_code", "use_safetensors", "adapter_kwargs", "device_map")
-        wrong = [k for k, v in options.items() if v and k[0] != "_" and k not in known]
-        if wrong or options.get("device_map"):
-            raise ConfigError(
-                expected=f"options of the hub: {', '.join(HUB)}",
-                got=", ".join([*wrong, *(["device_map"] if options.get("device_map") else [])]),
-                remedy="Load the frozen model as you want it and pass it as backbone=.",
-            )
-        config = config or CpoolConfig.from_pretrained(name, **hub)
-        if config.running:
-            tasks = (config.layout or {}).get("tasks", ())
-            raise CheckpointError(
-                expected="a model whose tasks have ended",
-                got=f"{name}, written in the middle of task {len(tasks) - 1}",
-                remedy="Load the model from before that task, make the Trainer with the same "
-                "TaskCallback, and call train(resume_from_checkpoint=…).",
-            )
+        config, weights = found(name, config, options)
         dtype = None if dtype == "auto" else dtype
         model = cls(config, rebuilt(config, backbone, prompted, dtype))
-        model.load_state_dict(load_file(str(cached_file(name, WEIGHTS, **hub))))
+        model.load_state_dict(load_file(weights))
         model.name_or_path = config.name_or_path = name
         return model.eval()
