@@ -87,7 +87,7 @@ class Classifier(CpoolModel):
         """Return whether the last task begun has these classes."""
         return sorted({*task}) == [*self.prompted.tasks[-1]]
 
-    def rows(self, inputs: Any, labels: Sequence[int] | None = None) -> list[dict[str, Tensor]]:
+    def rows(self, inputs: Any, labels: Any = None) -> list[dict[str, Tensor]]:
         """Return a data set for a Trainer: one row an input, all padded to one length.
 
         Words around a text, room for prompts and the queries by which prompts are chosen are in it,
@@ -95,7 +95,7 @@ class Classifier(CpoolModel):
 
         Args:
             inputs: texts or images, as for `Backbone.prepare`.
-            labels: the class number of each.
+            labels: the class number of each, a list or an array.
         """
         prompted = self.prompted
         batch = self.backbone.prepare(inputs, prompted.max_tokens(), prompted.passes.around)
