@@ -93,9 +93,10 @@ def test_imports_go_one_way(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_only_backbones_and_inject_import_transformers(path):
+def test_few_import_transformers(path):
     found = [line for line, name in imported(path) if name.split(".")[0] == "transformers"]
-    assert not found or unit(path) in {"backbones", "inject"}, f"{path.name} lines {found}"
+    allowed = unit(path) in {"backbones", "inject"} or "interop/transformers" in path.as_posix()
+    assert not found or allowed, f"{path.name} lines {found}"
 
 
 def test_every_layer_entry_exists_at_most_once():

@@ -1,0 +1,233 @@
+"""CpoolForCausalLM: words that follow a text, under learned prompts, trained on completions."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import GenerationMixin
+from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
+
+from cpool.errors import ConfigError, DataError
+from cpool.inject import encode
+from cpool.interop.transformers.completions import Asked, asked, batch_of, completion_rows
+from cpool.interop.transformers.config import CpoolConfig, described
+from cpool.interop.transformers.model import Batches, CpoolModel
+from cpool.language import LabelWords, readable
+from cpool.model import PromptedModel
+from cpool.prompter import Prompts
+from cpool.readout import LabelReadout
+
+__all__ = ["CpoolForCausalLM"]
+
+# What trainers of others read in the config: sizes, and how scores are scaled after the embedding.
+SIZES = (
+    "final_logit_softcapping",
+    "hidden_size",
+    "logit_scale",
+    "logits_scaling",
+    "num_hidden_layers",
+    "vocab_size",
+)
+HARMLESS = ("return_dict", "token_type_ids", "use_cache")
+
+
+class CpoolForCausalLM(CpoolModel, GenerationMixin):
+    r"""A prompted language model that goes on with a text; one prompt a task of free text.
+
+    Loss: `−mean_i log p(x_i | P, x_<i)` over positions with labels x_i ≠ −100, the completion
+    (Lester et al., EMNLP 2021). Logits are [B T V], aligned with `input_ids`: positions of the
+    prompt P are none of the answer, so labels need no shift beyond that of every causal model.
+
+    A task is one of completions, without classes; to the parts below it is one class, named as the
+    task. The query by which a prompt is chosen reads what is asked alone, in training and in
+    evaluation, as at generation, where nothing else is known.
+    """
+
+    accepts_loss_kwargs = True  # the loss is divided by num_items_in_batch when that is told
+
+    @classmethod
+    def of(cls, model: PromptedModel) -> Any:
+        """Wrap a model of `PromptTuning` or `PrefixTuning`, new or trained here.
+
+        Raises:
+            ConfigError: another method.
+        """
+        frozen = model.backbone.plain_model.config.to_dict()
+        sizes = {key: frozen[key] for key in SIZES if frozen.get(key) is not None}
+        return cls(CpoolConfig(**sizes, **described(model)), model)
+
+    def __init__(self, config: CpoolConfig, prompted: PromptedModel | None = None) -> None:
+        super().__init__(config, prompted)
+        model = self.prompted
+        fits = isinstance(model.readout, LabelReadout) and model.prompter and not model.rules
+        if not fits or model.trunk is not None:
+            raise ConfigError(
+                expected="prompts before a language model, such as PromptTuning or PrefixTuning",
+                got=repr(model.method or type(model).__name__),
+                remedy="Build one of these on a decoder.",
+            )
+        # When to stop and how to draw are the frozen model's own, unless others are put here.
+        self.generation_config = self.backbone.language_model.generation_config
+
+    @property
+    def _words(self) -> LabelWords:
+        readout = self.prompted.readout
+        assert isinstance(readout, LabelReadout)
+        return readout.words
+
+    def classes_of(self, task: str) -> list[int]:
+        """Return the class that stands for a task: its number, called as the task.
+
+        Raises:
+            DataError: a name without words, or with those of an earlier task.
+        """
+        number, words = len(self.prompted.tasks), self._words
+        named = words.names
+        if named is None or len(named) <= number:
+            words.more([task])
+        try:
+            words.expect([number])
+        except DataError:
+            words.names = named
+            raise
+        return [number]
+
+    def runs(self, task: str) -> bool:
+        """Return whether the last task begun has this name."""
+        return self._words.of(self.prompted.tasks[-1]) == [readable(task)]
+
+    def seen(self, batches: Batches, task: int) -> Batches:
+        """Return what is asked in each batch, and the task as its class."""
+        return Asked(self.backbone, batches, task)
+
+    def rows(self, texts: Sequence[str], completions: Sequence[str]) -> list[dict[str, Tensor]]:
+        """Return a data set for a Trainer: texts, what shall follow each, and the end of the text.
+
+        Args:
+            texts: what is asked.
+            completions: what is answered; with a space in front where words have one.
+
+        Raises:
+            DataError: a row that does not fit beside the prompts, or texts without completions.
+        """
+        return completion_rows(self, texts, completions)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        query: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        **ignored: Any,
+    ) -> CausalLMOutput:
+        """Answer a batch of texts with the scores of the next word after each of their tokens.
+
+        Args:
+            input_ids: [B T].
+            attention_mask: [B T], padded on either side.
+            labels: [B T], the ids of `input_ids` where a completion is learned and −100 elsewhere;
+                adds the loss.
+            query: [B Q], by which prompts are chosen; computed from what is asked when None.
+            num_items_in_batch: what the summed loss is divided by; its number of labels when None.
+            **ignored: options that change no answer, such as use_cache.
+
+        Raises:
+            DataError: options that would, such as the position_ids of packed texts.
+        """
+        batch = batch_of(input_ids, attention_mask)
+        if query is None and labels is not None and self.prompted.needs_query:
+            known = asked(batch["attention_mask"], labels)
+            query = self.backbone.query({**batch, "attention_mask": known})
+        states, penalty = self._states(batch, query, ignored)
+        logits = self.backbone.word_logits(states)
+        loss = None
+        if labels is not None:
+            size, number = self.backbone.vocabulary_size, num_items_in_batch
+            loss = self.loss_function(logits, labels, size, num_items_in_batch=number) + penalty
+        return CausalLMOutput(loss=loss, logits=logits)
+
+    @property
+    def base_model(self) -> Any:
+        """The prompted model without its output embedding; `SFTTrainer` scores words itself."""
+        return self._base
+
+    def _base(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        query: Tensor | None = None,
+        **ignored: Any,
+    ) -> BaseModelOutput:
+        states, _ = self._states(batch_of(input_ids, attention_mask), query, ignored)
+        return BaseModelOutput(last_hidden_state=states)
+
+    def _states(
+        self, batch: dict[str, Tensor], query: Tensor | None, options: Mapping[str, Any]
+    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, ""]]:
+        """Return the final states at the text's own positions, and the loss of the policies."""
+        wrong = [key for key, value in options.items() if value is not None and key not in HARMLESS]
+        if wrong:
+            raise DataError(
+                expected="rows of one text each: input_ids, attention_mask and labels",
+                got=", ".join(sorted(wrong)),
+                remedy="Train without packing and padding_free: each text has a prompt of its own.",
+            )
+        task, model, ids = self.task_of_step(), self.prompted, batch["input_ids"]
+        model.check_task(task)
+        if query is None and model.needs_query:
+            query = self.backbone.query(batch)
+        prompts = model.passes.choose(query, task, len(ids))
+
+        def run(rows: Mapping[str, Tensor], own: Prompts | None) -> Tensor:
+            return encode(self.backbone, rows, own).hidden_states[-1][:, -ids.shape[1] :].flatten(1)
+
+        states = model.passes.by_fit(batch, prompts, run).view(*ids.shape, -1)
+        penalty = torch.zeros(()) if prompts is None else prompts.loss
+        return states, penalty.to(states.device)
+
+    def get_output_embeddings(self) -> Any:
+        """Return the frozen output embedding."""
+        return self.backbone.language_model.get_output_embeddings()
+
+    def get_input_embeddings(self) -> Any:
+        """Return the frozen token embedding."""
+        return self.backbone.plain_model.get_input_embeddings()
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        **options: Any,
+    ) -> Int[Tensor, "N T"]:
+        """Return the texts with the words that follow each, under the prompt chosen for it.
+
+        Args:
+            input_ids: [B T].
+            attention_mask: [B T], padded on either side.
+            **options: of `generate` of transformers, such as max_new_tokens=20.
+
+        Raises:
+            ConfigError: an answer in another form than ids is asked for.
+        """
+        config, frozen = options.get("generation_config"), self.backbone.language_model
+        own = self.generation_config
+        if config is None and own is not frozen.generation_config:
+            options = {**own.to_diff_dict(), **options}
+            options.pop("transformers_version", None)
+        whole = options.get(
+            "return_dict_in_generate", getattr(config, "return_dict_in_generate", 0)
+        )
+        if whole:
+            raise ConfigError(
+                expected="ids as the answer",
+                got="return_dict_in_generate=True",
+                remedy="Ask for logits by calling the model on what was generated.",
+            )
+        batch = batch_of(input_ids, attention_mask)
+        new = self.prompted.generate(batch, self.told, **options)
+        given = batch["input_ids"].to(new.device)
+        return torch.cat([given.repeat_interleave(len(new) // len(given), dim=0), new], dim=1)
