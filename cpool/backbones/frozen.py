@@ -56,6 +56,8 @@ class FrozenModel(nn.Module):
         # A tuple hides it from the module tree, which has its parts already.
         self._language_model = (language_model,)
         self.lm_head: nn.Module | None = language_model and language_model.get_output_embeddings()
+        seq2seq = language_model is not None and family.kind == "seq2seq"
+        self.decoder: nn.Module | None = language_model.get_decoder() if seq2seq else None
         self.name, self.kind_of, self.frozen = name, family, frozen
         self.kind: Kind = family.kind
         self.site: Site = family.site
@@ -105,9 +107,15 @@ class FrozenModel(nn.Module):
             raise BackboneError(
                 expected="a language model with its output embedding",
                 got=f"{self.name!r} ({self.family}) without one",
-                remedy="Load a causal language model, such as a checkpoint of LlamaForCausalLM.",
+                remedy="Load a language model, such as a checkpoint of LlamaForCausalLM or "
+                "T5ForConditionalGeneration.",
             )
         return self._language_model[0]
+
+    @property
+    def has_words(self) -> bool:
+        """Whether this kind of model answers in words: a decoder, or an encoder–decoder."""
+        return self.kind in ("causal", "seq2seq")
 
     @property
     def query_size(self) -> int:
@@ -149,7 +157,7 @@ class FrozenModel(nn.Module):
 
     def spec(self) -> dict[str, Any]:
         """Return what results record: identity, query choice and sizes, all JSON."""
-        tensors = list(self.model.parameters())
+        tensors = list(nn.ModuleList([self.model, self.decoder or nn.Module()]).parameters())
         return {
             "name": self.name,
             "kind": self.kind,
