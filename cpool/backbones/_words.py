@@ -10,7 +10,10 @@ __all__ = ["cache_of", "scaled"]
 
 
 def scaled(logits: Float[Tensor, "... V"], config: Any) -> Float[Tensor, "... V"]:
-    """Return logits as the model class with the head scales and caps them (Cohere, Granite, Gemma).
+    """Return logits as the model class with the head scales and caps them.
+
+    Cohere, Granite and Gemma do, and T5, whose states are divided by √D before an embedding that
+    is the input's own.
 
     Args:
         logits: what the output embedding gives.
@@ -18,6 +21,8 @@ def scaled(logits: Float[Tensor, "... V"], config: Any) -> Float[Tensor, "... V"
     """
     logits = logits * (getattr(config, "logit_scale", None) or 1.0)
     logits = logits / (getattr(config, "logits_scaling", None) or 1.0)
+    if getattr(config, "scale_decoder_outputs", False):
+        logits = logits * config.hidden_size**-0.5
     cap = getattr(config, "final_logit_softcapping", None)
     return logits if not cap else cap * torch.tanh(logits / cap)
 
