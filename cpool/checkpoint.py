@@ -168,18 +168,24 @@ def check_backbone(manifest: Mapping[str, Any], model: PromptedModel) -> None:
     words = manifest.get("words")
     if words is not None and words != words_of(model):
         raise CheckpointError(
-            expected=f"the output embedding of the checkpoint ({words[:12]}), which scores labels",
+            expected=f"what words come from in the checkpoint ({words[:12]}): output embedding, and "
+            "decoder where there is one beside an encoder",
             got=f"another one in {model.backbone.name!r}",
             remedy="Load the same language model, or train anew.",
         )
 
 
 def words_of(model: PromptedModel) -> str | None:
-    """Return the SHA-256 of the output embedding, where a model scores words; else None."""
+    """Return the SHA-256 of what words come from, where a model scores them; else None.
+
+    That is the output embedding, and the decoder of an encoder–decoder: neither is part of the
+    fingerprint of the backbone.
+    """
     if not isinstance(model.readout, LabelReadout):
         return None
-    head = model.backbone.language_model.get_output_embeddings()
-    return sha256_of_tensors({"weight": head.weight})
+    head, decoder = model.backbone.language_model.get_output_embeddings(), model.backbone.decoder
+    inner = {} if decoder is None else decoder.state_dict(prefix="decoder.")
+    return sha256_of_tensors({"weight": head.weight, **inner})
 
 
 def _plain(value: Any) -> Any:

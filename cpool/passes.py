@@ -66,8 +66,10 @@ class Passes:
 
     @property
     def room(self) -> int:
-        """How many positions after the text the readout takes."""
-        return self.readout.words.trie.longest if isinstance(self.readout, LabelReadout) else 0
+        """How many positions after the text the readout takes; a T5's labels have its decoder."""
+        if not isinstance(self.readout, LabelReadout) or self.backbone.kind == "seq2seq":
+            return 0
+        return self.readout.words.trie.longest
 
     @property
     def slots(self) -> list[int]:

@@ -85,11 +85,11 @@ def resolve_readout(readout: AnyReadout, backbone: Backbone) -> AnyReadout:
     if readout == "prompts" and backbone.kind == "causal":
         return "tokens"
     if isinstance(readout, LabelReadout):
-        if backbone.kind != "causal" or not backbone.vocabulary_size:
+        if not backbone.has_words or not backbone.vocabulary_size:
             raise BackboneError(
                 expected="a language model, which can score words after a text",
                 got=f"{backbone.name} ({backbone.family}, {backbone.kind})",
-                remedy="Use a decoder such as Llama or GPT-2, or a method with a head of its own.",
+                remedy="Use a language model such as Llama, GPT-2 or T5, or a method with a head.",
             )
         return readout
     wants = "cls" in readout.poolings if isinstance(readout, LayersReadout) else readout == "cls"

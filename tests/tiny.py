@@ -104,12 +104,32 @@ _MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "llama": ("LlamaModel", {**_TEXT, "num_key_value_heads": 2}),
     "qwen2": ("Qwen2Model", {**_TEXT, "num_key_value_heads": 2}),
+    "t5": (
+        "T5Model",
+        {
+            "vocab_size": _TEXT["vocab_size"],
+            "d_model": WIDTH,
+            "d_kv": WIDTH // HEADS,
+            "d_ff": 2 * WIDTH,
+            "num_heads": HEADS,
+            "num_layers": DEPTH,
+            "num_decoder_layers": 2,
+            "relative_attention_num_buckets": 8,
+            "relative_attention_max_distance": 16,
+            "pad_token_id": 1,
+            "eos_token_id": 2,
+            "decoder_start_token_id": 1,
+        },
+    ),
 }
 
 VISION = ("vit", "deit", "dinov2", "beit", "beit_shared", "clip", "siglip")
 ENCODERS = ("bert", "roberta", "distilbert", "mpnet", "electra", "modernbert", "deberta")
 DECODERS = ("gpt2", "llama", "qwen2")
-NO_PREFIX = ("mpnet", "deberta")  # attention outside of the interface of transformers
+SEQ2SEQ = ("t5",)
+SPEAKING = DECODERS + SEQ2SEQ
+# Attention outside of the interface of transformers, or of an encoder and a decoder.
+NO_PREFIX = ("mpnet", "deberta", "t5")
 
 
 def model(kind: str) -> Any:
@@ -118,8 +138,15 @@ def model(kind: str) -> Any:
 
 
 def language_model(kind: str) -> Any:
-    """Return a decoder with its output embedding, over the weights of `model(kind)`."""
+    """Return a decoder with its output embedding, over the weights of `model(kind)`.
+
+    Or an encoder–decoder with it, which is the input's.
+    """
     base = model(kind)
+    if kind in SEQ2SEQ:
+        whole = _transformers("AutoModelForSeq2SeqLM").from_config(base.config)
+        whole.load_state_dict(base.state_dict(), strict=False)
+        return whole.eval()
     made = _transformers("AutoModelForCausalLM").from_config(base.config)
     with torch.no_grad():
         made.get_output_embeddings().weight.normal_(0.0, 0.25)  # tied to the input's in GPT-2
@@ -127,14 +154,17 @@ def language_model(kind: str) -> Any:
     return made.eval()
 
 
-def tokenizer(*, special: bool = True, side: str = "right") -> Any:
-    """Return a word-level tokenizer of WORDS; with `special`, texts become <s> … </s>."""
+def tokenizer(*, special: bool = True, start: bool = True, side: str = "right") -> Any:
+    """Return a word-level tokenizer of WORDS; with `special`, texts become <s> … </s>.
+
+    Without `start` they become … </s>, as those of T5.
+    """
     words = {word: i for i, word in enumerate(SPECIAL + WORDS)}
     core = Tokenizer(WordLevel(words, unk_token="<unk>"))
     core.pre_tokenizer = Whitespace()
     if special:
         core.post_processor = TemplateProcessing(
-            single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+            single="<s> $A </s>" if start else "$A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
         )
     return _transformers("PreTrainedTokenizerFast")(
         tokenizer_object=core,
@@ -154,9 +184,9 @@ def image_processor() -> Any:
 
 def new(kind: str, **options: Any) -> Backbone:
     """Return a new backbone of a kind of KINDS; options go to `wrap_model`."""
-    vision, decoder = kind in VISION, kind in DECODERS
-    processor = image_processor() if vision else tokenizer(special=not decoder)
-    made = language_model(kind) if decoder else model(kind)
+    words = tokenizer(special=kind not in DECODERS, start=kind not in SEQ2SEQ)
+    processor = image_processor() if kind in VISION else words
+    made = language_model(kind) if kind in SPEAKING else model(kind)
     return wrap_model(made, processor, name=f"tiny-{kind}", **options)
 
 

@@ -37,7 +37,10 @@ class Seen(NamedTuple):
 
 @dataclass(eq=False)
 class Call:
-    """One forward: prefixes by attention module, tokens for the embedding, and what was used."""
+    """One forward: prefixes by attention module, tokens for the embedding, and what was used.
+
+    `depths` [T] are the positions of a decoder's tokens, where they are not those in the row.
+    """
 
     prefixes: dict[nn.Module, list[Prefix]] = field(default_factory=dict)
     tokens: Tensor | None = None
@@ -47,6 +50,7 @@ class Call:
     inserted: bool = False
     extended: set[nn.Module] = field(default_factory=set)
     states: dict[int, Tensor] = field(default_factory=dict)
+    depths: Tensor | None = None
     recorder: list[Seen] | None = None
     outer: "Call | None" = None
     ended: bool = False

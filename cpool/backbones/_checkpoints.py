@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from cpool.backbones.families import FAMILIES, refused
+from cpool.backbones.families import FAMILIES, is_seq2seq, refused
 from cpool.errors import BackboneError, CpoolError, nearest
 
 __all__ = ["base_of", "load", "load_processor", "quiet", "resolve"]
@@ -30,6 +30,10 @@ def base_of(model: Any) -> tuple[Any, Any]:
         )
     if model.config.model_type in _TOWERS and hasattr(model, "vision_model"):
         return model.vision_model, None
+    if is_seq2seq(model.config):
+        # The encoder reads; the whole is kept for its decoder, if it has words to give.
+        speaks = model.get_output_embeddings() is not None
+        return model.get_encoder(), model if speaks else None
     base = model.base_model
     # It is kept for readouts that score words and to generate; it holds no weights of its own but
     # the output embedding, which often is the input's.
@@ -82,8 +86,14 @@ def _model_class(config: Any) -> Any:
         return transformers.CLIPVisionModel
     if kind == "siglip_vision_model":
         return transformers.SiglipVisionModel
+    if is_seq2seq(config):
+        # Checkpoints of the encoder alone, such as those of sentence models, are named after it.
+        named = any(name.endswith("EncoderModel") for name in config.architectures or ())
+        return (
+            transformers.AutoModelForTextEncoding if named else transformers.AutoModelForSeq2SeqLM
+        )
     if getattr(config, "is_encoder_decoder", False):
-        raise refused(kind, "an encoder–decoder", "Use an encoder or a decoder.")
+        raise refused(kind, "an encoder–decoder", "Use a T5, an encoder or a decoder.")
     family = FAMILIES.get(kind)
     if family is not None and family.kind == "causal":
         return transformers.AutoModelForCausalLM

@@ -27,7 +27,7 @@ def picked(
     inputs = {"input_ids": ids, "attention_mask": mask}
     if kind == "text" and "token_type_ids" in takes and "token_type_ids" in batch:
         inputs["token_type_ids"] = batch["token_type_ids"].to(device)
-    return _aligned(inputs) if kind == "text" else inputs
+    return inputs if kind == "causal" else _aligned(inputs)
 
 
 def _main(batch: Batch, key: str, dims: int, shape: str) -> Tensor:
@@ -43,7 +43,7 @@ def _main(batch: Batch, key: str, dims: int, shape: str) -> Tensor:
 
 
 def _aligned(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Move padding to the right, so that token 0 of an encoder is [CLS] and prompts follow it."""
+    """Move padding to the right, so that token 0 of an encoder is [CLS], or beside its prompts."""
     mask = inputs["attention_mask"]
     if bool(mask[:, 0].all()):
         return inputs

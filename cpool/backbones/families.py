@@ -8,9 +8,20 @@ from torch import nn
 
 from cpool.errors import BackboneError
 
-__all__ = ["BACKBONES", "FAMILIES", "Family", "Kind", "Positions", "Site", "family_of", "find"]
+__all__ = [
+    "BACKBONES",
+    "FAMILIES",
+    "Family",
+    "Kind",
+    "Positions",
+    "Site",
+    "family_of",
+    "find",
+    "is_seq2seq",
+    "refused",
+]
 
-Kind = Literal["vision", "text", "causal"]
+Kind = Literal["vision", "text", "causal", "seq2seq"]
 Site = Literal["hidden", "inputs"]
 # "mask": we pass position ids counted over the real tokens; "own": the model counts by itself
 # (from its pad id, as RoBERTa does, or there is nothing to count, as in a vision model).
@@ -22,7 +33,7 @@ class Family:
     """How one kind of model is prompted.
 
     Attributes:
-        kind: "vision", "text" (encoder) or "causal" (decoder).
+        kind: "vision", "text" (encoder), "causal" (decoder) or "seq2seq" (encoder–decoder).
         about: one line for people.
         site: "hidden" (hook after the embeddings) or "inputs" (through `inputs_embeds`).
         cls: True when token 0 is a [CLS] token; prompts then come after it.
@@ -56,6 +67,10 @@ def _causal(about: str) -> Family:
     return Family("causal", about, site="inputs", cls=False, positions="mask", embeddings=())
 
 
+def _seq2seq(about: str) -> Family:
+    return Family("seq2seq", about, site="inputs", cls=False, embeddings=())
+
+
 FAMILIES: dict[str, Family] = {
     "vit": _vision("ViT"),
     "deit": _vision("DeiT"),
@@ -79,6 +94,9 @@ FAMILIES: dict[str, Family] = {
     "mistral": _causal("Mistral"),
     "qwen2": _causal("Qwen2"),
     "qwen3": _causal("Qwen3"),
+    "t5": _seq2seq("T5, Flan-T5 (no prefixes)"),
+    "mt5": _seq2seq("mT5 (no prefixes)"),
+    "umt5": _seq2seq("UMT5 (no prefixes)"),
 }
 
 BACKBONES: dict[str, str] = {
@@ -106,8 +124,8 @@ def family_of(model: Any) -> Family:
         BackboneError: a kind of model that cpool cannot prompt; the message lists the known ones.
     """
     config, name = model.config, model.config.model_type
-    if getattr(config, "is_encoder_decoder", False):
-        raise refused(name, "an encoder–decoder", "Use an encoder or a decoder.")
+    if getattr(config, "is_encoder_decoder", False) and not is_seq2seq(config):
+        raise refused(name, "an encoder–decoder", "Use a T5, an encoder or a decoder.")
     if not all(isinstance(getattr(config, size, None), int) for size in _SIZES):
         raise refused(name, "no transformer with one width and depth", "Choose a known kind.")
     if name in FAMILIES:
@@ -116,6 +134,12 @@ def family_of(model: Any) -> Family:
     if guess is None:
         raise refused(name, "its structure is not that of a known kind", "Choose a known kind.")
     return guess
+
+
+def is_seq2seq(config: Any) -> bool:
+    """Return whether a config is of an encoder–decoder that cpool knows."""
+    family = FAMILIES.get(config.model_type)
+    return family is not None and family.kind == "seq2seq"
 
 
 def refused(name: str, reason: str, remedy: str) -> BackboneError:

@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cpool.backbones.families import Family
 from cpool.errors import ConfigError
 
-__all__ = ["Pooling", "check_layers", "pool_cls", "pool_layers", "pool_mean"]
+__all__ = ["Pooling", "check_layers", "pool_cls", "pool_layers", "pool_mean", "resolve_pooling"]
 
 Pooling = Literal["cls", "mean"]
 
@@ -72,3 +73,28 @@ def check_layers(layers: Sequence[int], num_layers: int) -> tuple[int, ...]:
             remedy="Name at least one layer that the model has.",
         )
     return tuple(layers)
+
+
+def resolve_pooling(pooling: str, family: Family, name: str) -> Pooling:
+    """Return how a kind of model is pooled: "auto" is [CLS] for vision models that have one.
+
+    Raises:
+        ConfigError: no such pooling, or [CLS] of a model without one.
+    """
+    if pooling == "auto":
+        return "cls" if family.kind == "vision" and family.cls else "mean"
+    if pooling == "mean":
+        return "mean"
+    if pooling != "cls":
+        raise ConfigError(
+            expected='pooling "auto", "cls" or "mean"',
+            got=repr(pooling),
+            remedy="Choose one of the three.",
+        )
+    if not family.cls:
+        raise ConfigError(
+            expected=f'pooling "mean" for {name}, which has no [CLS] token',
+            got='"cls"',
+            remedy='Use pooling="mean" or "auto".',
+        )
+    return "cls"

@@ -40,12 +40,21 @@ def attention_layers(backbone: Backbone) -> tuple[nn.Module, ...]:
     """Return the attention modules of a backbone in layer order, found by one tiny forward.
 
     Raises:
-        BackboneError: the attention of this model cannot be reached (MPNet, DeBERTa).
+        BackboneError: the attention of this model cannot be reached (MPNet, DeBERTa), or is an
+            encoder's and a decoder's (T5).
     """
     return tuple(seen.module for seen in _record(backbone))
 
 
 def _record(backbone: Backbone) -> tuple[Seen, ...]:
+    if backbone.kind == "seq2seq":
+        # Prefix tuning of a T5 goes into its decoder; in the encoder alone it would be another
+        # method under that name.
+        raise BackboneError(
+            expected="one stack of layers behind the attention interface, to put prefixes in",
+            got=f"{backbone.family!r}, an encoder–decoder",
+            remedy="Use a method with embedding prompts, or another backbone.",
+        )
     if backbone not in _RECORDED:
         model = backbone.plain_model
         with torch.no_grad(), _switched(backbone), active(Call(recorder=[])) as call:

@@ -2,12 +2,13 @@
 
 Read and written are the files alone, `adapter_config.json` and `adapter_model.safetensors`, so
 PEFT need not be installed. Kinds: PROMPT_TUNING and MULTITASK_PROMPT_TUNING (tokens in front of the
-embeddings), PREFIX_TUNING and CARTRIDGE (keys and values in front of those of every layer).
+embeddings), PREFIX_TUNING and CARTRIDGE (keys and values in front of those of every layer). Of an
+encoder–decoder, tokens in front of the encoder's embeddings alone.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -29,6 +30,8 @@ __all__ = ["Adapter", "export_peft", "pool_from_peft", "prompter_from_peft", "re
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 TOKENS = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING")
 CACHES = ("PREFIX_TUNING", "CARTRIDGE")
+
+TaskType: TypeAlias = Literal["CAUSAL_LM", "SEQ_2_SEQ_LM"]
 
 
 class Adapter(NamedTuple):
@@ -68,7 +71,14 @@ def read_peft(folder: str | Path, *, task: int | None = None) -> Adapter:
         )
     tensors = _tensors(folder)
     length, width = config["num_virtual_tokens"], config["token_dim"]
-    # Encoder-decoders store rows for both halves, of which PEFT itself reads the first.
+    halves = config.get("num_transformer_submodules") or 1
+    if halves == 2 and kind != "PROMPT_TUNING":
+        raise CheckpointError(
+            expected="a prompt in front of the encoder alone, or an adapter of a decoder",
+            got=f"{kind} in {folder}, which has one in the decoder of an encoder–decoder, too",
+            remedy="Tune the model with PROMPT_TUNING.",
+        )
+    # PROMPT_TUNING of an encoder–decoder stores rows for both, of which PEFT reads the first half.
     rows = tensors["prompt_embeddings"][:length].float()
     sites = 2 * config["num_layers"] if kind in CACHES else 1
     if tuple(rows.shape) != (length, sites * width):
@@ -125,27 +135,41 @@ def _low_rank(tensors: Mapping[str, Tensor], task: int | None, folder: Path) -> 
     return columns[task] @ rows[task]
 
 
-def export_peft(branch: Branch, slot: int, folder: str | Path, *, base: str | None = None) -> Path:
-    """Write a slot as an adapter of PEFT for a causal language model.
+def export_peft(
+    branch: Branch,
+    slot: int,
+    folder: str | Path,
+    *,
+    base: str | None = None,
+    task_type: TaskType = "CAUSAL_LM",
+) -> Path:
+    """Write a slot as an adapter of PEFT for a language model.
 
     Args:
         branch: of a prompter; at the embedding, or with prefixes on all layers.
         slot: its place in the pool.
         folder: where to; made if it is not there.
         base: name or path of the base model that the config names.
+        task_type: PEFT's name of what the base model is: "SEQ_2_SEQ_LM" for T5.
 
     Raises:
         PoolError: no such slot, or prefixes that PEFT has no place for.
     """
-    folder, site = Path(folder), branch.site
+    folder, site, halves = Path(folder), branch.site, 2 if task_type == "SEQ_2_SEQ_LM" else 1
+    if halves == 2 and not isinstance(site, EmbeddingSite):
+        raise PoolError(
+            expected="a prompt at the embedding, for an encoder–decoder",
+            got=f"{site} in branch {branch.name!r}",
+            remedy="Export slots of a method with prompt tokens.",
+        )
     values = branch.pool.read(torch.tensor(branch.pool.check_slot(slot))).detach().float().cpu()
     sites, length, width = values.shape
     config: dict[str, Any] = {
         "base_model_name_or_path": base,
         "inference_mode": True,
-        "num_transformer_submodules": 1,
+        "num_transformer_submodules": halves,
         "num_virtual_tokens": length,
-        "task_type": "CAUSAL_LM",
+        "task_type": task_type,
         "token_dim": width,
     }
     if isinstance(site, EmbeddingSite):
@@ -164,7 +188,8 @@ def export_peft(branch: Branch, slot: int, folder: str | Path, *, base: str | No
             "num_layers": len(site.layers),
             "prefix_projection": False,
         }
-    rows = values.transpose(0, 1).reshape(length, sites * width).contiguous()
+    # PEFT stores rows for encoder and decoder, and of these reads the first half.
+    rows = values.transpose(0, 1).reshape(length, sites * width).repeat(halves, 1)
     folder.mkdir(parents=True, exist_ok=True)
     data = save_bytes({"prompt_embeddings": rows}, metadata={"format": "pt"})
     write_bytes(folder / WEIGHTS, data)
@@ -216,6 +241,12 @@ def pool_from_peft(
 
 def _check(folder: Path, adapter: Adapter, backbone: Backbone, any_base: bool) -> None:
     cache = adapter.kind in CACHES
+    if cache and backbone.kind == "seq2seq":
+        raise CheckpointError(
+            expected=f"prompt tokens for {backbone.name!r}, an encoder–decoder",
+            got=f"{adapter.kind} in {folder}",
+            remedy="Tune the model with PROMPT_TUNING.",
+        )
     layers = backbone.num_layers if cache else 1
     width = backbone.num_kv_heads * backbone.head_dim if cache else backbone.hidden_size
     sites = 2 * layers if cache else 1

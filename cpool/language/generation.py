@@ -59,7 +59,8 @@ def generate(
             **backbone.positions(mask, offset),
             **{**options, "pad_token_id": padding(backbone, options)},
         )
-    return made
+    # A decoder beside an encoder begins its row with a start token, which is no word of the answer.
+    return made[:, 1:] if backbone.kind == "seq2seq" else made
 
 
 def padding(backbone: Backbone, options: Mapping[str, Any]) -> int:

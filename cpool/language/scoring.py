@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 from cpool.backbones import Backbone
 from cpool.backbones._inputs import Batch
 from cpool.inject import branched
+from cpool.language.decoding import decoded
 from cpool.language.sharing import read_once
 from cpool.language.trie import LabelTrie
 from cpool.prompter import Prompts
@@ -23,25 +24,26 @@ def score_labels(
 ) -> Float[Tensor, "B C"]:
     """Return `log p(label | prompts, text) = Σ_i log p(token_i | prompts, text, token_<i)`.
 
-    The text is run once. The labels' tokens follow it in the same row, each seeing the prompts,
-    the text and what stands above it in the trie, at the position that it would have alone: so a
-    score is what the label has by itself, and C labels do not cost C passes. Gradients reach the
-    prompts. Where none are wanted and there are no prompts, what all texts of the batch begin with
-    is run once for all of them (`read_once`).
+    The text is run once. The labels' tokens follow it in the same row, or in one row of an
+    encoder–decoder's decoder, each seeing the prompts, the text and what stands above it in the
+    trie, at the position that it would have alone: so a score is what the label has by itself, and
+    C labels do not cost C passes. Gradients reach the prompts. Where none are wanted and there are
+    no prompts, what all texts of the batch begin with is run once for all of them (`read_once`).
 
     Args:
-        backbone: a frozen decoder with its output embedding.
+        backbone: a frozen decoder or encoder–decoder with its output embedding.
         batch: as `backbone.prepare` makes it, padded on either side.
         prompts: of this batch, or None.
         trie: the labels.
 
     Raises:
-        BackboneError: no decoder, or one without its output embedding.
+        BackboneError: no language model, or one without its output embedding.
         DataError: text, prompts and the longest label exceed the positions of the model.
     """
     if prompts is None and not torch.is_grad_enabled():
         batch, prompts = read_once(backbone, batch)
-    root, nodes = branched(backbone, batch, prompts, trie.tokens, trie.ancestors(), trie.depths)
+    run = decoded if backbone.kind == "seq2seq" else branched
+    root, nodes = run(backbone, batch, prompts, trie.tokens, trie.ancestors(), trie.depths)
     states = torch.cat([root[:, None], nodes], dim=1)
     by_node: dict[int, list[int]] = {}
     for edge, (parent, _) in enumerate(trie.edges):

@@ -40,7 +40,8 @@ def add_lora(
         fan_in_fan_out=trunk.family == "gpt2",  # its layers keep their weights transposed
     )
     trunk.requires_grad_(False)
-    inject_adapter_in_model(config, trunk.model)  # its updates require gradients
+    whole = trunk.language_model if trunk.kind == "seq2seq" else trunk.model
+    inject_adapter_in_model(config, whole)  # its updates require gradients
     trained = {name for name, parameter in trunk.named_parameters() if parameter.requires_grad}
     module: Any = trunk  # the hooks are untyped in torch
     module.register_state_dict_post_hook(_keep_only(trained))

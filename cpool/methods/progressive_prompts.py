@@ -30,9 +30,9 @@ class ProgressivePrompts(Method):
     earlier classes get, and forgetting is possible; figures of the two do not compare.
 
     Left out: the MLP that the paper optionally trains a prompt through; long inputs are cut for
-    all prompts together, where its code cuts after joining. Its T5 answers with words: an
-    encoder-decoder is none of the classifiers here. The paper trains T5 with lr 0.3 from rows of
-    the vocabulary; here prompts start from U(-init, init).
+    all prompts together, where its code cuts after joining. Its T5 answers with words, where a
+    linear head reads the encoder here. The paper trains T5 with lr 0.3 from rows of the
+    vocabulary; here prompts start from U(-init, init).
 
     Attributes:
         length: tokens of each task's prompt.

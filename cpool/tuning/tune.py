@@ -94,7 +94,7 @@ def tune(
 
 def _methods(backbone: Backbone, labels: tuple[str, ...], template: str | None) -> list[Method]:
     """Return what is compared; the last one is kept."""
-    if backbone.kind != "causal":
+    if not backbone.has_words:
         return [NCM(), PromptRidge()]
     around = template or ZeroShot.template
     # Closed labels, so that a label of a later task may begin one of these.

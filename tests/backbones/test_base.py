@@ -21,9 +21,11 @@ def test_sizes(kind: str) -> None:
     assert backbone.head_dim == 8
     assert backbone.num_kv_heads == (2 if kind in ("llama", "qwen2") else 4)
     assert backbone.query_size == backbone.query(tiny.batch(kind, 2)).shape[1] == 32
-    expected = "vision" if kind in tiny.VISION else "causal" if kind in tiny.DECODERS else "text"
+    known = {"vision": tiny.VISION, "causal": tiny.DECODERS, "seq2seq": tiny.SEQ2SEQ}
+    expected = next((name for name, kinds in known.items() if kind in kinds), "text")
     assert backbone.kind == expected
-    assert backbone.has_cls == (kind != "siglip" and expected != "causal")
+    assert backbone.has_cls == (kind != "siglip" and kind not in tiny.SPEAKING)
+    assert backbone.has_words == (kind in tiny.SPEAKING)
     assert backbone.pooling == ("cls" if expected == "vision" and kind != "siglip" else "mean")
     assert json.loads(json.dumps(backbone.spec()))["fingerprint"] == backbone.fingerprint
 
@@ -83,6 +85,28 @@ def test_a_copy_of_a_copy_keeps_a_tied_head_tied() -> None:
     other: Any = copy.deepcopy(free)
     assert other.lm_head.weight is other.model.embed_tokens.weight
     assert other.lm_head.weight is not frozen.model.embed_tokens.weight
+
+
+def test_an_encoder_decoder_is_read_by_its_encoder_and_speaks_by_its_decoder() -> None:
+    backbone, batch = tiny.new("t5"), tiny.batch("t5", 3)
+    model = backbone.language_model
+    assert backbone.model is model.encoder and backbone.decoder is model.decoder
+    assert backbone.lm_head is model.lm_head and backbone.has_words
+    assert backbone.spec()["parameters"] == sum(p.numel() for p in model.parameters())
+    with torch.no_grad():
+        states = model.encoder(**batch).last_hidden_state
+    mask = batch["attention_mask"][..., None]
+    mean = (states * mask).sum(dim=1) / mask.sum(dim=1)
+    torch.testing.assert_close(backbone.query(batch), mean)
+    reader = backbone.trainable_copy()
+    assert reader.decoder is None and reader.lm_head is None
+    assert reader.fingerprint == backbone.fingerprint
+    speaker = copy.deepcopy(backbone.trainable_copy(words=True))
+    assert speaker.decoder is speaker.language_model.decoder
+    assert speaker.lm_head.weight is speaker.model.embed_tokens.weight
+    assert speaker.lm_head.weight is not backbone.lm_head.weight
+    held = {id(p) for p in speaker.parameters()}
+    assert held == {id(p) for p in speaker.language_model.parameters()}
 
 
 def test_layers_and_normalize() -> None:

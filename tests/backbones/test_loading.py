@@ -32,7 +32,8 @@ def save(model: Any, folder: Path, processor: Any = None) -> Path:
 @pytest.mark.parametrize("kind", tiny.KINDS)
 def test_every_kind_from_a_folder(kind: str, tmp_path: Path, capfd: Any) -> None:
     backbone = tiny.backbone(kind)
-    folder = save(backbone.model, tmp_path / kind, backbone.processor)
+    whole = backbone.language_model if kind in tiny.SEQ2SEQ else backbone.model
+    folder = save(whole, tmp_path / kind, backbone.processor)
     capfd.readouterr()
     loaded = load_backbone(folder)
     assert capfd.readouterr() == ("", "")  # no progress bars, no reports
@@ -75,6 +76,19 @@ def test_models_with_heads_give_the_base(tmp_path: Path) -> None:
     headless = load_backbone(save(decoder.model, tmp_path / "headless"))
     assert headless.lm_head is None and headless.fingerprint == loaded.fingerprint
     assert not any(p.requires_grad for p in loaded.parameters())
+
+
+def test_an_encoder_of_a_t5_alone_reads_and_does_not_speak(tmp_path: Path) -> None:
+    whole = tiny.language_model("t5")
+    alone = transformers.T5EncoderModel(transformers.T5Config(**tiny._MODELS["t5"][1]))
+    alone.load_state_dict(whole.state_dict(), strict=False)
+    batch = tiny.batch("t5", 3)
+    loaded = load_backbone(save(alone, tmp_path / "encoder"))
+    for backbone in (loaded, wrap_model(alone), wrap_model(transformers.T5Model(whole.config))):
+        assert (backbone.kind, backbone.decoder, backbone.lm_head) == ("seq2seq", None, None)
+        with pytest.raises(BackboneError, match="with its output embedding"):
+            backbone.word_logits(torch.zeros(1, 32))
+    assert torch.equal(loaded.query(batch), tiny.backbone("t5").query(batch))
 
 
 def test_half_precision_checkpoints_load_as_float32_unless_asked(tmp_path: Path) -> None:
@@ -131,9 +145,12 @@ def test_damaged_folders(tmp_path: Path) -> None:
 
 
 def test_unknown_kinds_are_refused_with_the_known_ones(tmp_path: Path) -> None:
-    t5 = transformers.T5Config(d_model=32, d_kv=8, num_heads=4, num_layers=1, vocab_size=9, d_ff=32)
-    folder = save(transformers.T5Model(t5), tmp_path / "t5")
-    refuse(folder, r"known kind \(vit, .*'t5': an encoder–decoder")
+    small = {"vocab_size": 9, "d_model": 8, "encoder_attention_heads": 2, "encoder_layers": 1}
+    small |= {"decoder_attention_heads": 2, "decoder_layers": 1, "max_position_embeddings": 8}
+    bart = transformers.BartModel(transformers.BartConfig(**small))
+    refuse(save(bart, tmp_path / "bart"), r"known kind \(vit, .*'bart': an encoder–decoder")
+    with pytest.raises(BackboneError, match=r"'bart': an encoder–decoder\. Use a T5"):
+        wrap_model(bart)
     swin = transformers.SwinModel(
         transformers.SwinConfig(image_size=32, embed_dim=16, depths=[1], num_heads=[2])
     )

@@ -171,7 +171,7 @@ PREFIXES = (
     "ease_all",
 )
 
-# Methods that score words, which needs a decoder with its output embedding.
+# Methods that score words, which needs a language model with its output embedding.
 LANGUAGE = (
     "prompt_tuning",
     "prompt_tuning_shared",
@@ -192,5 +192,6 @@ LANGUAGE = (
 
 def refused(row: str, kind: str) -> bool:
     """Return whether a row cannot run on a kind: no prefixes in its attention, or no words."""
-    words = row in LANGUAGE and kind not in tiny.DECODERS
-    return words or (row in PREFIXES and kind in tiny.NO_PREFIX)
+    words = row in LANGUAGE and kind not in tiny.SPEAKING
+    prefix = row in PREFIXES or row.startswith("prefix_tuning")
+    return words or (prefix and kind in tiny.NO_PREFIX)

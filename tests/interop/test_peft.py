@@ -9,13 +9,14 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
 from cpool.backbones import Backbone, wrap_model
 from cpool.errors import CheckpointError, DataError, PoolError
 from cpool.initialisers import normal
 from cpool.inject import encode
 from cpool.interop.peft import export_peft, pool_from_peft, prompter_from_peft, read_peft
+from cpool.language import LabelTrie, label_trie, score_labels
 from cpool.policies import Everything
 from cpool.pool import PromptPool
 from cpool.prompter import Branch, EmbeddingSite, PrefixSite, Prompter
@@ -78,6 +79,34 @@ def test_golden_adapters_give_golden_logits(kind) -> None:
     assert not pool.blocks[0].requires_grad
 
 
+def test_golden_adapters_of_a_t5_give_golden_logits() -> None:
+    tensors = load_file(FOLDER / "peft_t5.safetensors")
+    config = T5Config(**json.loads((GOLDEN / "t5_config.json").read_text()))
+    model = T5ForConditionalGeneration(config)
+    base = {k.removeprefix("base."): v for k, v in tensors.items() if k.startswith("base.")}
+    model.load_state_dict(base, strict=False)
+    backbone = wrap_model(model, name="golden-t5")
+    batch = {k: tensors[k].long() for k in ("input_ids", "attention_mask")}
+    before, real = tensors["decoder_input_ids"], tensors["decoder_attention_mask"].bool()
+    pools = []
+    for halves in (1, 2):
+        name = f"prompt_tuning_submodules{halves}"
+        pool, site = pool_from_peft([GOLDEN / f"t5_{name}"], backbone)
+        prompter = prompter_of(pool, site)
+        expected = tensors[f"{name}.logits"].log_softmax(dim=-1)
+        for row, words in enumerate(before.tolist()):
+            # Labels of the words that the golden decoder was given, and of any last one.
+            said = words[1 : int(real[row].sum())]
+            names = tuple(str(word) for word in range(61))
+            trie = LabelTrie(names, tuple((*said, word) for word in range(61)))
+            with torch.no_grad():
+                scores = score_labels(backbone, batch, prompter.forced(0), trie)[row]
+            past = sum(expected[row, i, word] for i, word in enumerate(said))
+            torch.testing.assert_close(scores, past + expected[row, len(said)], rtol=0, atol=2e-5)
+        pools.append(pool)
+    assert pools[0].values().shape == pools[1].values().shape == (1, 1, 3, 32)
+
+
 def branches(kind: str) -> list[Branch]:
     """Return a branch at each site, with two slots."""
     backbone = tiny.backbone(kind)
@@ -127,6 +156,47 @@ def test_peft_loads_what_is_written_and_computes_the_same(kind, which, tmp_path)
             scores = theirs(input_ids=others, attention_mask=torch.ones_like(others)).logits
         others = torch.cat([others, scores[:, -1].argmax(dim=1)[:, None]], dim=1)
     assert mine.tolist() == others.tolist()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT's own use of transformers
+def test_peft_loads_what_is_written_for_a_t5_and_computes_the_same(tmp_path) -> None:
+    backbone, branch = tiny.backbone("t5"), branches("t5")[0]
+    for slot in (0, 1):
+        export_peft(branch, slot, tmp_path / f"s{slot}", task_type="SEQ_2_SEQ_LM")
+    base = tiny.language_model("t5")
+    base.load_state_dict(backbone.language_model.state_dict())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", FutureWarning)
+        theirs = PeftModel.from_pretrained(base, str(tmp_path / "s1")).eval()
+    batch = backbone.prepare(["the cat sleeps on the big house", "a bird", "help my card"])
+    trie = label_trie(["red cat", "red dog runs", "blue", "house"], backbone.processor)
+    with torch.no_grad():
+        got = score_labels(backbone, batch, Prompter([branch]).forced(1), trie)
+        for column, words in enumerate(trie.sequences):
+            table = theirs(**batch, labels=torch.tensor([words] * 3)).logits.log_softmax(dim=-1)
+            expected = table[:, range(len(words)), words].sum(dim=1)
+            torch.testing.assert_close(got[:, column], expected, rtol=0, atol=2e-5)
+    # Saved again by PEFT, the file is the same: it has the rows of both halves.
+    theirs.save_pretrained(tmp_path / "again")
+    saved = [load_file(tmp_path / name / "adapter_model.safetensors") for name in ("s1", "again")]
+    assert torch.equal(*(tensors["prompt_embeddings"] for tensors in saved))
+    pool, site = pool_from_peft([tmp_path / "s0", tmp_path / "s1"], backbone)
+    assert torch.equal(pool.values(), branch.pool.values()) and site == branch.site
+
+
+def test_what_a_t5_has_no_place_for_is_refused(tmp_path) -> None:
+    cache = branches("llama")[1]
+    with pytest.raises(PoolError, match="a prompt at the embedding, for an encoder–decoder"):
+        export_peft(cache, 0, tmp_path / "mine", task_type="SEQ_2_SEQ_LM")
+    folder = export_peft(cache, 0, tmp_path / "mine", base="tiny-t5")
+    with pytest.raises(CheckpointError, match="prompt tokens for 'tiny-t5', an encoder–decoder"):
+        pool_from_peft([folder], tiny.backbone("t5"))
+    config = json.loads((folder / "adapter_config.json").read_text())
+    changed = {**config, "num_transformer_submodules": 2}
+    (folder / "adapter_config.json").write_text(json.dumps(changed))
+    with pytest.raises(CheckpointError, match="in the decoder of an encoder–decoder, too"):
+        read_peft(folder)
 
 
 @pytest.mark.parametrize("which", [0, 1])

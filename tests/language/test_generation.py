@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cpool.backbones import Backbone
 from cpool.errors import BackboneError, DataError
 from cpool.inject import encode
 from cpool.language import generate
@@ -20,6 +21,8 @@ NEW = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
 def greedy(kind: str, text: str, prompts: Prompts, steps: int = 6) -> list[int]:
     """Return the most probable words one after another, each from a pass over all before it."""
     backbone = tiny.backbone(kind)
+    if backbone.kind == "seq2seq":
+        return answered(backbone, text, prompts, steps)
     ids = torch.tensor([backbone.processor.encode(text, add_special_tokens=False)])
     start = ids.shape[1]
     for _ in range(steps):
@@ -29,8 +32,25 @@ def greedy(kind: str, text: str, prompts: Prompts, steps: int = 6) -> list[int]:
     return ids[0, start:].tolist()
 
 
-@pytest.mark.parametrize("kind", tiny.DECODERS)
-@pytest.mark.parametrize("what", ["none", "tokens", "prefix", "both"])
+def answered(backbone: Backbone, text: str, prompts: Prompts, steps: int) -> list[int]:
+    """Return what `greedy` does, of an encoder–decoder, by its own forward."""
+    model = backbone.language_model
+    embeds = model.get_input_embeddings()(torch.tensor([backbone.processor.encode(text)]))
+    if prompts.tokens is not None:
+        embeds = torch.cat([prompts.tokens, embeds], dim=1)
+    said = torch.tensor([[model.config.decoder_start_token_id]])
+    for _ in range(steps):
+        with torch.no_grad():
+            logits = model(inputs_embeds=embeds, decoder_input_ids=said).logits[:, -1]
+        said = torch.cat([said, logits.argmax(dim=1)[:, None]], dim=1)
+    return said[0, 1:].tolist()
+
+
+CELLS = [(kind, what) for kind in tiny.DECODERS for what in ("none", "tokens", "prefix", "both")]
+CELLS += [(kind, what) for kind in tiny.SEQ2SEQ for what in ("none", "tokens")]
+
+
+@pytest.mark.parametrize(("kind", "what"), CELLS)
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_rows_with_prompts_of_their_own_get_what_they_get_alone(kind, what, side) -> None:
     backbone = tiny.backbone(kind)
@@ -42,9 +62,11 @@ def test_rows_with_prompts_of_their_own_get_what_they_get_alone(kind, what, side
         assert made[row].tolist() == greedy(kind, text, own)
 
 
-@pytest.mark.parametrize("what", ["tokens", "prefix"])
-def test_beams_share_the_prompt_of_their_row(what) -> None:
-    backbone, prompts = tiny.backbone("llama"), tiny.prompts("llama", len(TEXTS), what)
+@pytest.mark.parametrize(
+    ("kind", "what"), [("llama", "tokens"), ("llama", "prefix"), ("t5", "tokens")]
+)
+def test_beams_share_the_prompt_of_their_row(kind, what) -> None:
+    backbone, prompts = tiny.backbone(kind), tiny.prompts(kind, len(TEXTS), what)
     options = {**NEW, "num_beams": 3}
     together = generate(backbone, backbone.prepare(TEXTS), prompts, **options)
     for row, text in enumerate(TEXTS):
@@ -70,9 +92,10 @@ def test_words_stream_as_they_come() -> None:
     assert streamer.seen == [*made[0].tolist(), -1]
 
 
-def test_a_model_routes_each_row_to_its_slot() -> None:
-    learner = trained("prompt_tuning", "llama").learner
-    model, tasks = learner.model, stream("llama")
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_a_model_routes_each_row_to_its_slot(kind) -> None:
+    learner = trained("prompt_tuning", kind).learner
+    model, tasks = learner.model, stream(kind)
     texts = [str(task.test.x[0]) for task in tasks]
     batch = model.prepare(texts)
     made = model.generate(batch, **NEW)
@@ -83,11 +106,9 @@ def test_a_model_routes_each_row_to_its_slot() -> None:
     before, after = model.passes.around
     for row, text in enumerate(texts):
         own = model.prompter.forced(int(chosen[row]))
-        assert made[row].tolist() == greedy("llama", f"{before}{text}{after}", own)
+        assert made[row].tolist() == greedy(kind, f"{before}{text}{after}", own)
     told = model.generate(batch, 0, **NEW)
-    assert told[2].tolist() == greedy(
-        "llama", f"{before}{texts[2]}{after}", model.prompter.forced(0)
-    )
+    assert told[2].tolist() == greedy(kind, f"{before}{texts[2]}{after}", model.prompter.forced(0))
 
 
 def test_a_row_that_no_slot_fits_has_no_prompt() -> None:

@@ -1,10 +1,13 @@
 """Scores of labels equal those of each label alone, whatever shares its pass."""
 
+from typing import Any
+
 import pytest
 import torch
+import transformers
 from torch import Tensor
 
-from cpool.backbones import Backbone
+from cpool.backbones import Backbone, wrap_model
 from cpool.errors import BackboneError, DataError
 from cpool.inject import encode
 from cpool.language import label_trie, score_labels, scoring
@@ -18,6 +21,8 @@ WHAT = ("none", "tokens", "prefix", "both")
 
 def alone(backbone: Backbone, ids: list[int], label: tuple[int, ...], prompts: Prompts) -> Tensor:
     """Return log p(label | prompts, text) from one pass over exactly this text and label."""
+    if backbone.kind == "seq2seq":
+        return answered(backbone.language_model, ids, label, prompts)
     row = torch.tensor([[*ids, *label]])
     encoded = encode(backbone, {"input_ids": row}, prompts)
     states = encoded.hidden_states[-1][0, -row.shape[1] :]
@@ -28,8 +33,21 @@ def alone(backbone: Backbone, ids: list[int], label: tuple[int, ...], prompts: P
     ).sum()
 
 
-@pytest.mark.parametrize("kind", tiny.DECODERS)
-@pytest.mark.parametrize("what", WHAT)
+def answered(model: Any, ids: list[int], label: tuple[int, ...], prompts: Prompts) -> Tensor:
+    """Return log p(label | prompts, text) of transformers' own encoder–decoder."""
+    embeds = model.get_input_embeddings()(torch.tensor([ids]))
+    if prompts.tokens is not None:
+        embeds = torch.cat([prompts.tokens, embeds], dim=1)
+    before = torch.tensor([[model.config.decoder_start_token_id, *label[:-1]]])
+    table = model(inputs_embeds=embeds, decoder_input_ids=before).logits[0].log_softmax(-1)
+    return table[range(len(label)), label].sum()
+
+
+CELLS = [(kind, what) for kind in tiny.DECODERS for what in WHAT]
+CELLS += [(kind, what) for kind in tiny.SEQ2SEQ for what in ("none", "tokens")]
+
+
+@pytest.mark.parametrize(("kind", "what"), CELLS)
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_scores_are_those_of_each_label_alone(kind, what, side) -> None:
     backbone = tiny.backbone(kind)
@@ -38,7 +56,7 @@ def test_scores_are_those_of_each_label_alone(kind, what, side) -> None:
     batch = tiny.padded(backbone.prepare(TEXTS), 3, side)
     scores = score_labels(backbone, batch, prompts, trie)
     for row, text in enumerate(TEXTS):
-        ids = backbone.processor.encode(text, add_special_tokens=False)
+        ids = backbone.processor.encode(text)
         own = tiny.part(prompts, slice(row, row + 1))
         expected = torch.stack([alone(backbone, ids, s, own) for s in trie.sequences])
         torch.testing.assert_close(scores[row], expected, atol=2e-5, rtol=1e-5)
@@ -93,11 +111,12 @@ def test_nothing_is_run_apart_where_that_would_change_something(monkeypatch) -> 
 
 
 @pytest.mark.parametrize("block", [1, 400, 2**26])
-def test_gradients_of_prompts_are_those_of_each_label_alone(block, monkeypatch) -> None:
+@pytest.mark.parametrize(("kind", "what"), [("llama", "both"), ("t5", "tokens")])
+def test_gradients_of_prompts_are_those_of_each_label_alone(kind, what, block, monkeypatch) -> None:
     monkeypatch.setattr(scoring, "BLOCK", block)
-    backbone = tiny.backbone("llama")
+    backbone = tiny.backbone(kind)
     trie = label_trie(LABELS, backbone.processor)
-    made = tiny.prompts("llama", len(TEXTS), "both")
+    made = tiny.prompts(kind, len(TEXTS), what)
     made.tokens.requires_grad_()
     for pair in made.layers.values():
         for tensor in pair:
@@ -108,7 +127,7 @@ def test_gradients_of_prompts_are_those_of_each_label_alone(block, monkeypatch) 
     got = torch.autograd.grad((scores * weights).sum(), leaves)
     total = torch.zeros(())
     for row, text in enumerate(TEXTS):
-        ids = backbone.processor.encode(text, add_special_tokens=False)
+        ids = backbone.processor.encode(text)
         own = tiny.part(made, slice(row, row + 1))
         for column, sequence in enumerate(trie.sequences):
             total = total + weights[row, column] * alone(backbone, ids, sequence, own)
@@ -116,16 +135,18 @@ def test_gradients_of_prompts_are_those_of_each_label_alone(block, monkeypatch) 
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
-def test_probabilities_of_all_continuations_sum_to_one() -> None:
-    backbone = tiny.backbone("gpt2")
+@pytest.mark.parametrize("kind", ["gpt2", "t5"])
+def test_probabilities_of_all_continuations_sum_to_one(kind) -> None:
+    backbone = tiny.backbone(kind)
     names = [*tiny.WORDS, *tiny.SPECIAL]
     trie = label_trie(names, backbone.processor)
     scores = score_labels(backbone, backbone.prepare(TEXTS), None, trie)
     torch.testing.assert_close(scores.exp().sum(dim=1), torch.ones(len(TEXTS)))
 
 
-def test_a_row_is_the_same_alone_and_in_any_batch() -> None:
-    backbone = tiny.backbone("qwen2")
+@pytest.mark.parametrize("kind", ["qwen2", "t5"])
+def test_a_row_is_the_same_alone_and_in_any_batch(kind) -> None:
+    backbone = tiny.backbone(kind)
     trie = label_trie(LABELS, backbone.processor)
     together = score_labels(backbone, backbone.prepare(TEXTS), None, trie)
     for row, text in enumerate(TEXTS):
@@ -133,8 +154,9 @@ def test_a_row_is_the_same_alone_and_in_any_batch() -> None:
         torch.testing.assert_close(together[row], single, atol=1e-5, rtol=1e-5)
 
 
-def test_bfloat16_is_near_and_its_scores_are_float32() -> None:
-    exact, half = tiny.backbone("llama"), tiny.new("llama", dtype="bfloat16")
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_bfloat16_is_near_and_its_scores_are_float32(kind) -> None:
+    exact, half = tiny.backbone(kind), tiny.new(kind, dtype="bfloat16")
     trie = label_trie(LABELS, exact.processor)
     scores = [score_labels(b, b.prepare(TEXTS), None, trie) for b in (exact, half)]
     assert scores[1].dtype == torch.float32
@@ -193,6 +215,53 @@ def test_a_text_that_leaves_no_room_for_the_longest_label_is_refused() -> None:
     score_labels(backbone, {"input_ids": ids[:, :fits]}, None, trie)
     with pytest.raises(DataError, match="at most 64 tokens, prompts included"):
         score_labels(backbone, {"input_ids": ids}, None, trie)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("T5", {}),  # divides by √D
+        ("T5", {"tie_word_embeddings": False, "feed_forward_proj": "gated-gelu"}),  # does not
+        ("MT5", {}),
+        ("UMT5", {}),  # a bias of its own in every layer
+    ],
+)
+def test_kinds_of_t5_score_as_transformers_does(name, options) -> None:
+    config = getattr(transformers, f"{name}Config")(**{**tiny._MODELS["t5"][1], **options})
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{name}ForConditionalGeneration")(config).eval()
+    backbone = wrap_model(model, tiny.backbone("t5").processor)
+    trie = label_trie(LABELS, backbone.processor)
+    prompts = tiny.prompts("t5", len(TEXTS), "tokens")
+    scores = score_labels(backbone, backbone.prepare(TEXTS), prompts, trie)
+    for row, text in enumerate(TEXTS):
+        ids, own = backbone.processor.encode(text), tiny.part(prompts, slice(row, row + 1))
+        expected = torch.stack([answered(model, ids, s, own) for s in trie.sequences])
+        torch.testing.assert_close(scores[row], expected, atol=2e-5, rtol=1e-5)
+
+
+def test_the_encoder_and_the_decoder_of_a_t5_run_once_for_all_labels() -> None:
+    backbone, calls = tiny.new("t5"), []
+    for part in (backbone.model, backbone.decoder):
+        part.register_forward_hook(lambda module, args, output: calls.append(module))
+    score_labels(backbone, backbone.prepare(TEXTS), None, label_trie(LABELS, backbone.processor))
+    assert calls == [backbone.model, backbone.decoder]
+
+
+def test_a_decoder_that_cannot_be_packed_or_started_is_refused() -> None:
+    backbone = tiny.new("t5")
+    trie, batch = label_trie(LABELS, backbone.processor), backbone.prepare(TEXTS)
+    with pytest.raises(BackboneError, match="attention interface"):
+        score_labels(backbone, batch, tiny.prompts("t5", len(TEXTS), "prefix"), trie)
+    bias = backbone.decoder.block[0].layer[0].SelfAttention
+    bias.compute_bias = lambda length, keys, **options: torch.zeros(1, 4, length, keys)
+    with pytest.raises(BackboneError, match="has no such bias"):
+        score_labels(backbone, batch, None, trie)
+    config = backbone.language_model.config
+    config.decoder_start_token_id = None
+    backbone.language_model.generation_config.decoder_start_token_id = None
+    with pytest.raises(BackboneError, match="a decoder_start_token_id"):
+        score_labels(backbone, batch, None, trie)
 
 
 def test_an_encoder_has_no_words() -> None:

@@ -44,6 +44,14 @@ def decoder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def encoder_decoder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoder_decoder")
+    tiny.language_model("t5").save_pretrained(folder)
+    tiny.tokenizer(start=False).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("encoder")
     tiny.model("bert").save_pretrained(folder)
@@ -74,6 +82,15 @@ def test_a_prompt_is_tuned_beside_hard_prompts_and_a_baseline(decoder, tmp_path)
     assert right == pytest.approx(found["prompt_tuning"]["accuracy"])
     texts, _ = rows(LABELS)
     assert not {row["text"] for row in held} - set(texts)
+
+
+def test_a_t5_is_tuned_and_answers_in_words(encoder_decoder, tmp_path) -> None:
+    tuned = tune(rows(LABELS), encoder_decoder, tmp_path / "mine", **FAST)
+    found = [row["row"] for row in tuned.record.compared]
+    assert found == ["hard prompt", "hard prompt, labels listed", "ncm", "prompt_tuning"]
+    again, (texts, _) = Tuned.load(tmp_path / "mine", device="cpu"), rows(LABELS, seed=1)
+    assert np.array_equal(again.predict_proba(texts), tuned.predict_proba(texts))
+    assert len(again.generate(texts[:2], max_new_tokens=3, do_sample=False)) == 2
 
 
 def test_a_loaded_model_is_the_same(decoder, tmp_path) -> None:

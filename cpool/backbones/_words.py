@@ -1,0 +1,36 @@
+"""What a language model makes of final states, and what it keeps of tokens."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+__all__ = ["cache_of", "scaled"]
+
+
+def scaled(logits: Float[Tensor, "... V"], config: Any) -> Float[Tensor, "... V"]:
+    """Return logits as the model class with the head scales and caps them.
+
+    Cohere, Granite and Gemma do, and T5, whose states are divided by √D before an embedding that
+    is the input's own.
+
+    Args:
+        logits: what the output embedding gives.
+        config: of the model.
+    """
+    logits = logits * (getattr(config, "logit_scale", None) or 1.0)
+    logits = logits / (getattr(config, "logits_scaling", None) or 1.0)
+    if getattr(config, "scale_decoder_outputs", False):
+        logits = logits * config.hidden_size**-0.5
+    cap = getattr(config, "final_logit_softcapping", None)
+    return logits if not cap else cap * torch.tanh(logits / cap)
+
+
+@torch.no_grad()
+def cache_of(model: Any, ids: Int[Tensor, "1 T"]) -> list[tuple[Tensor, Tensor]]:
+    """Return the keys and values of a decoder, layer by layer: [1 heads T head_dim]."""
+    made = model(input_ids=ids, use_cache=True)
+    # transformers is giving the cache another name.
+    cache = getattr(made, "cache", None) or made.past_key_values
+    return [(layer.keys, layer.values) for layer in cache.layers]

@@ -1,0 +1,118 @@
+"""One pass of an encoder over a text, and one of its decoder over a tree of continuations."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from cpool.backbones import Backbone
+from cpool.backbones._call import CALL, Call, active
+from cpool.backbones._inputs import Batch
+from cpool.errors import BackboneError
+from cpool.inject import encode
+from cpool.inject._checks import refuse_live
+from cpool.prompter import Prompts
+
+__all__ = ["decoded"]
+
+
+def decoded(
+    backbone: Backbone,
+    batch: Batch,
+    prompts: Prompts | None,
+    tokens: Sequence[int],
+    ancestors: Bool[Tensor, "K K"],
+    depths: Sequence[int],
+) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B K D"]]:
+    """Run a T5 over prompts and text, and its decoder over K tokens, as if each branch were alone.
+
+    The encoder runs once. The decoder runs once, too, over one row: its start token and all K, each
+    seeing the start and its own past. Relative positions are those in the branch, not in the row.
+
+    Args:
+        backbone: a frozen encoder–decoder.
+        batch: as `backbone.prepare` makes it, padded on either side.
+        prompts: of this batch, or None.
+        tokens: ids of the branching tokens, the same for every row.
+        ancestors: whether the token of a row sees that of a column; itself included.
+        depths: how many branching tokens stand before each in its branch.
+
+    Returns:
+        The decoder's state of the start token, and those of the branching tokens.
+
+    Raises:
+        BackboneError: prompts that the model cannot carry, or a decoder of another kind.
+    """
+    refuse_live(prompts)
+    start = _start(backbone)
+    encoded = encode(backbone, batch, prompts)
+    states, seen = encoded.hidden_states[-1], encoded.mask.clone()
+    seen[:, encoded.prompts] = True
+    size, device = len(states), states.device
+    ids = torch.tensor([start, *tokens], device=device)
+    allowed = F.pad(ancestors.to(device), (1, 0, 1, 0))
+    allowed[:, 0] = True
+    hidden = torch.zeros(allowed.shape, dtype=states.dtype, device=device)
+    hidden = hidden.masked_fill(~allowed, torch.finfo(states.dtype).min)
+    with _positions(backbone, torch.tensor([0, *(depth + 1 for depth in depths)], device=device)):
+        final = _decoder(backbone)(
+            input_ids=ids.expand(size, -1),
+            attention_mask=hidden.expand(size, 1, -1, -1),
+            encoder_hidden_states=states,
+            encoder_attention_mask=seen.long(),
+            use_cache=False,
+        ).last_hidden_state
+    return final[:, 0], final[:, 1:]
+
+
+def _start(backbone: Backbone) -> int:
+    """Return the token that a decoder's row begins with."""
+    model = backbone.language_model
+    start = getattr(model.config, "decoder_start_token_id", None)
+    if start is None:
+        start = model.generation_config.decoder_start_token_id
+    if start is None:
+        raise BackboneError(
+            expected="a decoder_start_token_id, with which an encoder–decoder begins to answer",
+            got=f"none in the config of {backbone.name!r}",
+            remedy="Set config.decoder_start_token_id; of T5 it is the pad token, 0.",
+        )
+    return int(start)
+
+
+def _decoder(backbone: Backbone) -> Any:
+    assert backbone.decoder is not None  # its language model was asked for before
+    return backbone.decoder
+
+
+@contextmanager
+def _positions(backbone: Backbone, depths: Tensor) -> Iterator[None]:
+    """Give the decoder's tokens these positions in the bias of every forward inside the context."""
+    with ExitStack() as stack:
+        for path, module in _decoder(backbone).named_modules():
+            if path.endswith("relative_attention_bias"):
+                stack.callback(module.register_forward_hook(_depth_hook).remove)
+        call = stack.enter_context(active(Call(depths=depths)))
+        yield
+    if not call.extended:
+        raise BackboneError(
+            expected="a decoder whose positions are a bias of its attention, as T5's are",
+            got=f"{backbone.name!r} ({backbone.family}), which has no such bias",
+            remedy="Use T5, mT5 or UMT5.",
+        )
+
+
+def _depth_hook(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
+    """Return the bias [T T heads] of positions in the row as that of positions in the branch."""
+    call = CALL.get()
+    if call is None or call.depths is None or module in call.extended:
+        return None
+    call.extended.add(module)
+    # The bias depends on the distance alone, and the first column has it of 0, 1, … steps back.
+    # What is not before a token is hidden from it, so any number will do there.
+    back = (call.depths[:, None] - call.depths).clamp(min=0)
+    return output[:, 0][back]
