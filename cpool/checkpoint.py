@@ -168,8 +168,8 @@ def check_backbone(manifest: Mapping[str, Any], model: PromptedModel) -> None:
     words = manifest.get("words")
     if words is not None and words != words_of(model):
         raise CheckpointError(
-            expected=f"what words come from in the checkpoint ({words[:12]}): output embedding, and "
-            "decoder where there is one beside an encoder",
+            expected=f"what words come from in the checkpoint ({words[:12]}): output embedding, "
+            "and decoder where there is one beside an encoder",
             got=f"another one in {model.backbone.name!r}",
             remedy="Load the same language model, or train anew.",
         )

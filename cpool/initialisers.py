@@ -165,7 +165,7 @@ def from_text_cache(backbone: Any, text: str) -> Initialiser:
         raise DataError(
             expected="a hard prompt and a decoder with a tokenizer",
             got=f"{text!r} and {type(tokenizer).__name__} of {backbone.name!r} ({backbone.kind})",
-            remedy="Give a text that is not empty, and a language model.",
+            remedy="Give a text that is not empty, and a decoder such as Llama or GPT-2.",
         )
     ids = torch.tensor(tokenizer.encode(text, add_special_tokens=False))
 
