@@ -11,6 +11,7 @@ from cpool.rules.domains import Domains
 from cpool.rules.ewc import ElasticPenalty
 from cpool.rules.gram_schmidt import GramSchmidt
 from cpool.rules.memory import Memory
+from cpool.rules.neighbours import Neighbours
 from cpool.rules.orthogonality import OrthogonalityNorm
 from cpool.rules.outliers import VirtualOutliers
 from cpool.rules.query_pool import QueryPool
@@ -30,6 +31,7 @@ __all__ = [
     "HeadBackup",
     "MeanContrast",
     "Memory",
+    "Neighbours",
     "OrthogonalityNorm",
     "QueryPool",
     "Rehearsal",

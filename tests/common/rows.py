@@ -118,6 +118,7 @@ ROWS: dict[str, Callable[[], Method]] = {
     ),
     "zero_shot": lambda: ZeroShot(labels=LABELS, template="{{ text }} now", calibrate=True),
     "few_shot": lambda: FewShot(labels=LABELS, template=SHOWN),
+    "few_shot_nearest": lambda: FewShot(labels=LABELS, template=SHOWN, pick="nearest"),
     "lora": lambda: LoRA(labels=LABELS, rank=2),
     "fine_tune_words": lambda: FineTuneWords(labels=LABELS),
     "ease": lambda: EASE(length=2),
@@ -155,6 +156,7 @@ LANGUAGE = (
     "prefix_tuning_random",
     "zero_shot",
     "few_shot",
+    "few_shot_nearest",
     "lora",
     "fine_tune_words",
 )

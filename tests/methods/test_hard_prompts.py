@@ -1,0 +1,105 @@
+"""Bars for learned prompts: nearest examples, against loops over texts and models run plainly."""
+
+import numpy as np
+import pytest
+import torch
+
+from cpool.learner import Learner
+from cpool.methods import FewShot
+from cpool.seeding import seeded
+from tests import tiny
+from tests.common.rows import LABELS, SHOWN
+from tests.common.tasks import stream
+
+TEXTS = ["the cat sleeps", "a bird flies in the house", "help", "red fish on the card"]
+SOLVED = "{% for e in examples %}{{ e.text }} = {{ e.label }};{% endfor %}{{ text }}"
+
+
+def learner(method, *, seed: int = 0) -> Learner:
+    with seeded(seed, "build"):
+        model = method.build(tiny.backbone("llama"))
+    return Learner(model, seed=seed, device="cpu", quiet=True, batch_size=6)
+
+
+def feature(text: str) -> np.ndarray:
+    """Return the mean of the last states of a text, run by transformers alone."""
+    backbone = tiny.backbone("llama")
+    ids = torch.tensor([backbone.processor.encode(text, add_special_tokens=False)])
+    with torch.no_grad():
+        return backbone.plain_model(input_ids=ids).last_hidden_state[0].double().mean(0).numpy()
+
+
+def cosine(first: np.ndarray, second: np.ndarray) -> float:
+    return float(first @ second / np.linalg.norm(first) / np.linalg.norm(second))
+
+
+@pytest.mark.parametrize("each", [1, 2])
+def test_nearest_examples_are_those_of_a_loop(each) -> None:
+    run = learner(FewShot(labels=LABELS, template=SOLVED, each=each, pick="nearest"))
+    tasks = stream("llama")
+    kept: list[tuple[str, int]] = []
+    shown = set()
+    for task in tasks[:2]:
+        run.fit_task(task)
+        kept += zip(task.train.x, task.train.y.tolist(), strict=True)
+        known = [feature(text) for text, _ in kept]
+        for text, (before, after) in zip(TEXTS, run.model.passes.around(TEXTS), strict=True):
+            near = [cosine(feature(text), row) for row in known]
+            chosen = []
+            for label in {label for _, label in kept}:
+                own = [i for i, (_, c) in enumerate(kept) if c == label]
+                chosen += sorted(own, key=lambda i: near[i])[-each:]
+            chosen.sort(key=lambda i: near[i])
+            wanted = "".join(f"{kept[i][0]} = {LABELS[kept[i][1]]};" for i in chosen)
+            assert (before, after) == (wanted, "")
+            shown.add(wanted)
+    assert len(shown) > 4  # texts of one batch do get examples of their own
+
+
+def test_a_text_is_shown_the_same_alone_and_in_any_batch() -> None:
+    run = learner(FewShot(labels=LABELS, template=SHOWN, pick="nearest"))
+    run.run(stream("llama"))
+    around = run.model.passes.around
+    texts = [*stream("llama")[0].test.x, *TEXTS]
+    pairs = around(texts)
+    assert [around([text])[0] for text in texts] == list(pairs)
+    together = run.predict_proba(texts)
+    for i in (0, 3, len(texts) - 1):
+        np.testing.assert_allclose(run.predict_proba([texts[i]])[0], together[i], atol=1e-5)
+    batch = run.model.prepare(texts)
+    rows = [
+        run.model.backbone.processor.decode(ids[mask.bool()])
+        for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
+    ]
+    assert rows == [f"{before}{x}{after}" for x, (before, after) in zip(texts, pairs, strict=True)]
+
+
+def test_the_memory_is_in_the_checkpoint_and_counts(tmp_path) -> None:
+    run = learner(FewShot(labels=LABELS, template=SHOWN, pick="nearest"))
+    run.run(stream("llama"), tmp_path)
+    again = Learner.load(tmp_path, tiny.backbone("llama"), device="cpu", quiet=True)
+    assert again.model.passes.around(TEXTS) == run.model.passes.around(TEXTS)
+    assert np.array_equal(again.predict_proba(TEXTS), run.predict_proba(TEXTS))
+    texts = [text for task in stream("llama") for text in task.train.x]
+    state = run.model.rules[0].state_dict()
+    assert state["features"].shape == (len(texts), tiny.WIDTH)
+    assert len(state["memory"]) > sum(len(text.encode()) for text in texts)
+
+
+def test_kept_features_depend_on_the_memory() -> None:
+    """Of two models that differ in their memory alone, none may read features of the other."""
+    methods = [FewShot(labels=LABELS, template=SHOWN, pick="nearest", each=k) for k in (1, 1, 2)]
+    runs = [learner(method, seed=0) for method in methods]
+    task = stream("llama")[0]
+    runs[0].fit_task(task)
+    runs[1].fit_task((task.train.x[1:], task.train.y[1:]))
+    runs[2].fit_task(task)
+    keys = [run.model.passes.key("features", None) for run in runs]
+    assert len(set(keys)) == 3
+    first = runs[0].model.passes.key("features", None)
+    assert first == keys[0]  # and it stays while the memory does
+    runs[0].evaluate([task])
+    cached = runs[0].predict_proba(task.test.x)
+    np.testing.assert_allclose(
+        runs[0].predictor.predict(task.test, cached=False).probabilities, cached, atol=1e-6
+    )
