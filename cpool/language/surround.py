@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from cpool.backbones import Around
+from cpool.language.chat import in_chat
 from cpool.language.template import Template
 from cpool.language.words import LabelWords
 
@@ -27,14 +28,17 @@ class Surround:
     Args:
         template: with a place for the text.
         words: of the classes seen so far.
+        chat: make all of it a user's turn, after which the assistant's begins.
 
     Attributes:
         examples: gives the solved examples to show, each with "text" and "label"; none by default.
         chooser: chooses examples for each text, in place of those; None by default.
     """
 
-    def __init__(self, template: Template, words: LabelWords) -> None:
-        self.template, self.words = template, words
+    def __init__(self, template: Template, words: LabelWords, *, chat: bool = False) -> None:
+        self.template, self.words, self.chat = template, words, chat
+        if chat:
+            in_chat(words.tokenizer, "", "")  # refuses a tokenizer that cannot
         self.examples: Callable[[], Sequence[Mapping[str, str]]] = tuple
         self.chooser: Chooser | None = None
 
@@ -47,11 +51,12 @@ class Surround:
         return [self._filled(examples) for examples in self.chooser.choose(texts)]
 
     def _filled(self, examples: Sequence[Mapping[str, str]]) -> tuple[str, str]:
-        return self.template.around(self.words.of(self.words.classes), examples)
+        before, after = self.template.around(self.words.of(self.words.classes), examples)
+        return in_chat(self.words.tokenizer, before, after) if self.chat else (before, after)
 
     def __repr__(self) -> str:
         """Say what is put around a text: features of a pass depend on it."""
         if self.chooser is None:
             return f"Surround({self.around()})"
         names = self.words.of(self.words.classes)
-        return f"Surround({self.template}, {names}, {self.chooser.version})"
+        return f"Surround({self.template}, {names}, {self.chat}, {self.chooser.version})"

@@ -28,17 +28,21 @@ class LabelMethod(Method):
         labels: what class number i is called; the names of the stream, made readable, when None.
         normalise: "sum" or "mean" of the log-probabilities of a label's tokens.
         end: whether the end-of-text token closes each label: "auto" where one label begins another.
+        chat: say the template as a user by the tokenizer's chat template, and score the labels as
+            the assistant's answer, without a space before them; for instruction-tuned models.
     """
 
     template: str = "{{ text }}\nLabel:"
     labels: tuple[str, ...] | None = None
     normalise: Literal["sum", "mean"] = "sum"
     end: Literal["auto", "always", "never"] = "auto"
+    chat: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a template without a place for the text, and names that are not."""
         Template(self.template)
         self.need(self.normalise in ("sum", "mean"), "normalise", '"sum" or "mean"')
+        self.need(isinstance(self.chat, bool), "chat", "true or false")
         self.need(self.end in ("auto", "always", "never"), "end", '"auto", "always" or "never"')
         names = self.labels
         right = names is None or (
@@ -48,11 +52,12 @@ class LabelMethod(Method):
 
     def words(self, backbone: Backbone) -> LabelWords:
         """Return the words of the classes, none of which is known yet."""
-        return LabelWords(backbone.processor, self.labels, end=self.end)
+        before = "" if self.chat else " "
+        return LabelWords(backbone.processor, self.labels, before=before, end=self.end)
 
     def surround(self, words: LabelWords) -> Surround:
         """Return the template, to be filled with what is known of the classes."""
-        return Surround(Template(self.template), words)
+        return Surround(Template(self.template), words, chat=self.chat)
 
     def need_start(self, known: tuple[str, ...]) -> None:
         """Raise ConfigError unless init, text, length and slots of a tuned prompt go together."""
