@@ -59,4 +59,5 @@ class Surround:
         if self.chooser is None:
             return f"Surround({self.around()})"
         names = self.words.of(self.words.classes)
-        return f"Surround({self.template}, {names}, {self.chat}, {self.chooser.version})"
+        said = in_chat(self.words.tokenizer, "", "") if self.chat else None
+        return f"Surround({self.template}, {names}, {said}, {self.chooser.version})"

@@ -31,6 +31,7 @@ from cpool.methods.ovor import OVOR
 from cpool.methods.prefix_tuning import PrefixTuning
 from cpool.methods.progressive_prompts import ProgressivePrompts
 from cpool.methods.prompt_ridge import PromptRidge
+from cpool.methods.prompt_search import PromptSearch
 from cpool.methods.prompt_tuning import PromptTuning
 from cpool.methods.ranpac import RanPAC
 from cpool.methods.replay import Replay
@@ -72,6 +73,7 @@ __all__ = [
     "PrefixTuning",
     "ProgressivePrompts",
     "PromptRidge",
+    "PromptSearch",
     "PromptTuning",
     "RanPAC",
     "Replay",
@@ -116,6 +118,7 @@ METHODS: dict[str, type[Method]] = {
         PrefixTuning,
         ZeroShot,
         FewShot,
+        PromptSearch,
         FineTuneWords,
         LoRA,
     )

@@ -16,6 +16,7 @@ from cpool.rules.orthogonality import OrthogonalityNorm
 from cpool.rules.outliers import VirtualOutliers
 from cpool.rules.query_pool import QueryPool
 from cpool.rules.rehearsal import Rehearsal
+from cpool.rules.template_search import TemplateSearch
 from cpool.rules.undo import HeadBackup
 
 __all__ = [
@@ -35,5 +36,6 @@ __all__ = [
     "OrthogonalityNorm",
     "QueryPool",
     "Rehearsal",
+    "TemplateSearch",
     "VirtualOutliers",
 ]

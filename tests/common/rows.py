@@ -32,6 +32,7 @@ from cpool.methods import (
     PrefixTuning,
     ProgressivePrompts,
     PromptRidge,
+    PromptSearch,
     PromptTuning,
     RanPAC,
     Replay,
@@ -119,6 +120,9 @@ ROWS: dict[str, Callable[[], Method]] = {
     "zero_shot": lambda: ZeroShot(labels=LABELS, template="{{ text }} now", calibrate=True),
     "few_shot": lambda: FewShot(labels=LABELS, template=SHOWN),
     "few_shot_nearest": lambda: FewShot(labels=LABELS, template=SHOWN, pick="nearest"),
+    "prompt_search": lambda: PromptSearch(
+        labels=LABELS, candidates=("my {{ text }} now", "{{ labels | join(' ') }} {{ text }}")
+    ),
     "lora": lambda: LoRA(labels=LABELS, rank=2),
     "fine_tune_words": lambda: FineTuneWords(labels=LABELS),
     "ease": lambda: EASE(length=2),
@@ -157,6 +161,7 @@ LANGUAGE = (
     "zero_shot",
     "few_shot",
     "few_shot_nearest",
+    "prompt_search",
     "lora",
     "fine_tune_words",
 )

@@ -1,11 +1,18 @@
-"""Bars for learned prompts: nearest examples, against loops over texts and models run plainly."""
+"""Bars for learned prompts: examples near a text, and a search over templates.
+
+All against loops over texts and labels, and models that transformers runs.
+"""
+
+import math
 
 import numpy as np
 import pytest
 import torch
 
+from cpool.errors import CheckpointError, ConfigError
+from cpool.language import Template
 from cpool.learner import Learner
-from cpool.methods import FewShot
+from cpool.methods import FewShot, PromptSearch
 from cpool.seeding import seeded
 from tests import tiny
 from tests.common.rows import LABELS, SHOWN
@@ -103,3 +110,97 @@ def test_kept_features_depend_on_the_memory() -> None:
     np.testing.assert_allclose(
         runs[0].predictor.predict(task.test, cached=False).probabilities, cached, atol=1e-6
     )
+
+
+CANDIDATES = ("my {{ text }} now", "{{ text }} please", "{{ labels | join(' ') }} {{ text }}")
+FIRST = "{{ text }}"
+
+
+def chances(before: str, text: str, after: str, classes: list[int]) -> dict[int, float]:
+    """Return log p(class | words around a text) among some classes, a pass of the model each."""
+    backbone = tiny.backbone("llama")
+    ids = backbone.processor.encode(f"{before}{text}{after}", add_special_tokens=False)
+    found = {}
+    for label in classes:
+        words = [*backbone.processor.encode(LABELS[label], add_special_tokens=False), 2]
+        with torch.no_grad():
+            logits = backbone.language_model(torch.tensor([ids + words])).logits[0].double()
+        table = logits.log_softmax(dim=-1)
+        found[label] = sum(float(table[len(ids) - 1 + i, w]) for i, w in enumerate(words))
+    total = math.log(sum(math.exp(score) for score in found.values()))
+    return {label: score - total for label, score in found.items()}
+
+
+@pytest.mark.parametrize("score", ["loss", "accuracy"])
+def test_templates_are_chosen_by_sums_over_the_rows_of_all_tasks(score) -> None:
+    options = {"labels": LABELS, "template": FIRST, "score": score}
+    run = learner(PromptSearch(candidates=CANDIDATES, **options))
+    other = learner(PromptSearch(candidates=CANDIDATES[::-1], **options))
+    wanted = dict.fromkeys((FIRST, *CANDIDATES), 0.0)
+    seen: list[int] = []
+    for number, task in enumerate(stream("llama")[:2]):
+        run.fit_task(task)
+        other.fit_task(task)
+        seen += [label for label in run.classes if label not in seen]
+        for source in wanted:
+            before, after = Template(source).around([LABELS[c] for c in seen])
+            for text, label in zip(task.train.x, task.train.y.tolist(), strict=True):
+                found = chances(before, text, after, list(task.classes))
+                right = float(max(found, key=found.__getitem__) == label)
+                wanted[source] += found[label] if score == "loss" else right
+        layout = run.model.layout()["rules"][0]
+        assert layout["scores"] == pytest.approx(wanted, abs=1e-3)
+        assert layout["rows"] == 12 * (number + 1)
+        best = max(wanted, key=wanted.__getitem__)  # the first of equal ones
+        assert layout["template"] == best
+        filled = Template(best).around([LABELS[c] for c in run.classes])
+        assert run.model.passes.around == filled
+        # Scores say which one is taken, not its place among the candidates.
+        if score == "loss":
+            assert other.model.layout()["rules"][0]["template"] == best
+    assert len(set(wanted.values())) > 1
+    for text, row in zip(TEXTS, run.predict_proba(TEXTS), strict=True):
+        found = chances(filled[0], text, filled[1], run.classes)
+        np.testing.assert_allclose(np.log(row), [found[c] for c in run.classes], atol=1e-4)
+
+
+def test_only_some_rows_are_scored_and_the_seed_says_which() -> None:
+    scores = []
+    for seed in (0, 0, 1):
+        run = learner(PromptSearch(labels=LABELS, candidates=CANDIDATES, rows=3), seed=seed)
+        run.fit_task(stream("llama")[0])
+        layout = run.model.layout()["rules"][0]
+        assert layout["rows"] == 3
+        scores.append(layout["scores"])
+    assert scores[0] == scores[1] != scores[2]
+
+
+def test_a_choice_is_loaded_with_its_scores(tmp_path) -> None:
+    run = learner(PromptSearch(labels=LABELS, candidates=CANDIDATES))
+    run.run(stream("llama"), tmp_path)
+    again = Learner.load(tmp_path, tiny.backbone("llama"), device="cpu", quiet=True)
+    assert again.model.layout()["rules"] == run.model.layout()["rules"]
+    assert again.model.passes.around == run.model.passes.around
+    assert np.array_equal(again.predict_proba(TEXTS), run.predict_proba(TEXTS))
+    with pytest.raises(CheckpointError):
+        learner(PromptSearch(labels=LABELS, candidates=CANDIDATES[:1])).resume(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"candidates": ("no place",)}, "a Jinja template"),
+        ({"candidates": ()}, "candidates with at least one template"),
+        ({"rows": 0}, "rows at least 1"),
+    ],
+)
+def test_a_search_over_nothing_is_refused(options, says) -> None:
+    with pytest.raises(ConfigError, match=says):
+        PromptSearch(**options)
+
+
+def test_the_default_candidates_differ_and_some_list_the_labels() -> None:
+    method = PromptSearch()
+    sources = {method.template, *method.candidates}
+    assert len(sources) == 8
+    assert 2 <= sum("labels" in source for source in sources) < 8
