@@ -18,7 +18,7 @@ LAYERS = [
     {"blocks", "drift", "gaussians"},
     {"selection", "initialisers", "settings", "device"},
     {"pool", "metrics", "streams", "backbones"},
-    {"policies", "cache", "conv_pool", "momentum_pool"},
+    {"policies", "cache", "conv_pool", "hard_pool", "momentum_pool"},
     {"data"},
     {"branch"},
     {"prompter"},

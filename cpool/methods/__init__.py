@@ -28,6 +28,7 @@ from cpool.methods.ncm import NCM
 from cpool.methods.oneprompt import OnePrompt
 from cpool.methods.osprompt import OSPrompt
 from cpool.methods.ovor import OVOR
+from cpool.methods.pez import HardPromptTuning, words_of_slot
 from cpool.methods.prefix_tuning import PrefixTuning
 from cpool.methods.progressive_prompts import ProgressivePrompts
 from cpool.methods.prompt_ridge import PromptRidge
@@ -61,6 +62,7 @@ __all__ = [
     "FineTune",
     "FineTuneWords",
     "FirstSessionPrompt",
+    "HardPromptTuning",
     "HiDePrompt",
     "Joint",
     "LinearHead",
@@ -81,6 +83,7 @@ __all__ = [
     "SPrompts",
     "ZeroShot",
     "method_from",
+    "words_of_slot",
 ]
 
 METHODS: dict[str, type[Method]] = {
@@ -116,6 +119,7 @@ METHODS: dict[str, type[Method]] = {
         SPrompts,
         PromptTuning,
         PrefixTuning,
+        HardPromptTuning,
         ZeroShot,
         FewShot,
         PromptSearch,

@@ -1,9 +1,11 @@
 """What methods on language models share: a hard prompt around the text, and labels as words."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from cpool.backbones import Backbone
+from cpool.errors import BackboneError
 from cpool.heads import LabelHead
 from cpool.initialisers import Initialiser
 from cpool.language import LabelWords, Surround, Template
@@ -71,7 +73,14 @@ class LabelMethod(Method):
             self.need(is_whole(own.length) and own.length >= 1, "length", "at least 1")
 
     def tuned(
-        self, backbone: Backbone, words: LabelWords, site: Site, width: int, init: Initialiser
+        self,
+        backbone: Backbone,
+        words: LabelWords,
+        site: Site,
+        width: int,
+        init: Initialiser,
+        *,
+        make: Callable[[int, int, Initialiser], PromptPool] | None = None,
     ) -> PromptedModel:
         """Return a model of one prompt a task, chosen by a Gaussian router, or one for all.
 
@@ -81,14 +90,27 @@ class LabelMethod(Method):
             site: where the prompt enters.
             width: W of a slot.
             init: how slots start.
+            make: makes the pool of a length, a width and `init`; a plain one by default.
         """
         own: Any = self
         length = self.token_count(backbone, own.length, own.text)
         shared = own.slots == "shared"
         policy: Policy = Everything() if shared else GaussianRouter(backbone.query_size)
-        pool = PromptPool(site.sites, length, width, init)
+        pool = make(length, width, init) if make else PromptPool(site.sites, length, width, init)
         branch = Branch("prompt", pool, policy, site, start=int(shared), per_task=int(not shared))
         return self.model(backbone, words, Prompter([branch]), routed=not shared)
+
+    @staticmethod
+    def token_embedding(backbone: Backbone) -> Any:
+        """Return the module of the token embeddings, if they are as wide as the hidden states."""
+        embed = backbone.plain_model.get_input_embeddings()
+        if embed.weight.shape[1] != backbone.hidden_size:
+            raise BackboneError(
+                expected=f"token embeddings of width {backbone.hidden_size} to start from",
+                got=f"{embed.weight.shape[1]} in {backbone.name!r}",
+                remedy='Use prompt_tuning with init="random".',
+            )
+        return embed
 
     @staticmethod
     def token_count(backbone: Backbone, length: int | None, text: str) -> int:

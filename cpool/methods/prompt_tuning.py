@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from cpool.backbones import Backbone
-from cpool.errors import BackboneError
 from cpool.initialisers import Initialiser, from_labels, from_text, from_vocabulary, uniform
 from cpool.language import LabelWords
 from cpool.methods._language import LabelMethod
@@ -62,11 +61,5 @@ class PromptTuning(LabelMethod):
             return uniform(-0.5, 0.5)
         if self.init == "text":
             return from_text(backbone, self.text)
-        table = backbone.plain_model.get_input_embeddings().weight
-        if table.shape[1] != backbone.hidden_size:
-            raise BackboneError(
-                expected=f"token embeddings of width {backbone.hidden_size} to start from",
-                got=f"{table.shape[1]} in {backbone.name!r}",
-                remedy='Use init="random".',
-            )
+        table = self.token_embedding(backbone).weight
         return from_vocabulary(table) if self.init == "vocabulary" else from_labels(backbone, words)

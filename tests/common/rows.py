@@ -20,6 +20,7 @@ from cpool.methods import (
     FineTune,
     FineTuneWords,
     FirstSessionPrompt,
+    HardPromptTuning,
     HiDePrompt,
     Joint,
     LinearHead,
@@ -117,6 +118,11 @@ ROWS: dict[str, Callable[[], Method]] = {
     "prefix_tuning_random": lambda: PrefixTuning(
         length=2, labels=LABELS, init="random", slots="shared"
     ),
+    # A start that is no words, so that it differs from those that it ends as.
+    "pez": lambda: HardPromptTuning(length=2, labels=LABELS, init="random"),
+    "pez_shared": lambda: HardPromptTuning(
+        length=2, labels=LABELS, slots="shared", init="text", text="the red house"
+    ),
     "zero_shot": lambda: ZeroShot(labels=LABELS, template="{{ text }} now", calibrate=True),
     "few_shot": lambda: FewShot(labels=LABELS, template=SHOWN),
     "few_shot_nearest": lambda: FewShot(labels=LABELS, template=SHOWN, pick="nearest"),
@@ -158,6 +164,8 @@ LANGUAGE = (
     "prompt_tuning_shared",
     "prefix_tuning",
     "prefix_tuning_random",
+    "pez",
+    "pez_shared",
     "zero_shot",
     "few_shot",
     "few_shot_nearest",

@@ -41,6 +41,7 @@ FREEZES = {
     "sapt": ("pool.blocks", "policy.keys"),
     "prompt_tuning": ("pool.blocks",),
     "prefix_tuning": ("pool.blocks",),
+    "pez": ("pool.blocks",),
     "ranpac_first_session": ("pool.blocks",),
 }
 
