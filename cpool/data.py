@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from cpool.backbones import Backbone, Truncations
+from cpool.backbones import Around, Backbone, Truncations
 from cpool.errors import DataError
 from cpool.streams import Examples
 
@@ -203,7 +203,7 @@ def make_loader(
     inputs: bool = True,
     prepared: PreparedCache | None = None,
     max_tokens: int | None = None,
-    around: tuple[str, str] = ("", ""),
+    around: Around = ("", ""),
 ) -> DataLoader[Any]:
     """Return a loader of batches with "labels" and the model's inputs.
 
@@ -217,7 +217,7 @@ def make_loader(
         inputs: False leaves the model inputs out, for methods that need the features only.
         prepared: keeps prepared images between loaders.
         max_tokens: longest text in tokens; the model's own limit by default.
-        around: words before and after each text.
+        around: words before and after each text, as for `Backbone.prepare`.
     """
     kept = prepared.get(backbone, examples) if prepared is not None and inputs else None
     labels = torch.as_tensor(examples.y)

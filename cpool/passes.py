@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from cpool.backbones import Backbone
+from cpool.backbones import Around, Backbone
 from cpool.errors import StateError
 from cpool.inject import encode
 from cpool.language import Surround, score_labels
@@ -55,8 +55,8 @@ class Passes:
         self.surround: Surround | None = None
 
     @property
-    def around(self) -> tuple[str, str]:
-        """The words before and after each text."""
+    def around(self) -> Around:
+        """The words before and after each text, or what gives them to each."""
         return ("", "") if self.surround is None else self.surround.around()
 
     @property
@@ -107,7 +107,7 @@ class Passes:
             else:
                 parts = self.prompter.state_dict()
                 name = f"{name} {task} {[_options(b.policy) for b in self.prompter]}"
-        digest = hashlib.sha256(f"{name} {self.readout} {self.around}".encode())
+        digest = hashlib.sha256(f"{name} {self.readout} {self.surround}".encode())
         for part, tensor in sorted(parts.items()):
             digest.update(part.encode())
             flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)

@@ -3,10 +3,11 @@
 from cpool.backbones.base import Backbone
 from cpool.backbones.families import BACKBONES
 from cpool.backbones.loading import load_backbone, wrap_model
-from cpool.backbones.text import Truncations, TruncationWarning
+from cpool.backbones.text import Around, Truncations, TruncationWarning
 
 __all__ = [
     "BACKBONES",
+    "Around",
     "Backbone",
     "TruncationWarning",
     "Truncations",

@@ -31,7 +31,7 @@ class Backbone(FrozenModel):
     # ---- inputs -------------------------------------------------------------------------------
 
     def prepare(
-        self, inputs: Any, max_tokens: int | None = None, around: tuple[str, str] = ("", "")
+        self, inputs: Any, max_tokens: int | None = None, around: text.Around = ("", "")
     ) -> dict[str, Tensor]:
         """Turn raw images or texts into the tensors of a batch, on the CPU.
 
@@ -40,7 +40,8 @@ class Backbone(FrozenModel):
                 images or paths; uint8, or float in [0, 1].
             max_tokens: cut texts to this many tokens, so that prompts fit too; never more than
                 `self.max_tokens`. Cut texts give one warning that counts them.
-            around: words before and after each text, which are never cut.
+            around: words before and after each text, which are never cut; or a function that
+                gets the texts and returns such a pair for each.
 
         Raises:
             DataError: empty texts, images of a wrong shape or type, NaN or infinite values.

@@ -1,17 +1,20 @@
 """From texts to token ids: validation, truncation that is counted, padding."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from cpool.errors import DataError
 
-__all__ = ["TruncationWarning", "Truncations", "prepare"]
+__all__ = ["Around", "TruncationWarning", "Truncations", "prepare"]
+
+# What stands before and after each text: the same for all, or what a function says of each.
+Around: TypeAlias = tuple[str, str] | Callable[[Sequence[str]], Sequence[tuple[str, str]]]
 
 
 class TruncationWarning(UserWarning):
@@ -68,7 +71,7 @@ def _said(count: int, limit: int) -> str:
 
 
 def prepare(
-    texts: Any, tokenizer: Any, max_tokens: int | None, around: tuple[str, str] = ("", "")
+    texts: Any, tokenizer: Any, max_tokens: int | None, around: Around = ("", "")
 ) -> dict[str, Tensor]:
     """Tokenise texts and pad them to the longest, on the tokenizer's own side.
 
@@ -76,14 +79,16 @@ def prepare(
         texts: a sequence of non-empty strings.
         tokenizer: a Hugging Face tokenizer.
         max_tokens: longer texts are cut to so many tokens, special tokens kept; None: never.
-        around: what stands before and after each text; only the text between is cut.
+        around: what stands before and after each text, or a function that gets the texts and
+            returns such a pair for each; only the text between is cut.
 
     Raises:
         DataError: no texts, something that is not a text, or an empty one.
     """
     texts = _check(texts)
-    if any(around):
-        texts = _surrounded(texts, tokenizer, max_tokens, around)
+    pairs = around(texts) if callable(around) else [around] * len(texts)
+    if any(map(any, pairs)):
+        texts = _surrounded(texts, tokenizer, max_tokens, pairs)
     rows = _tokenise(texts, tokenizer, max_tokens)
     empty = [i for i, ids in enumerate(rows["input_ids"]) if not ids]
     if empty:
@@ -114,17 +119,16 @@ def _check(texts: Any) -> list[str]:
 
 
 def _surrounded(
-    texts: list[str], tokenizer: Any, limit: int | None, around: tuple[str, str]
+    texts: list[str], tokenizer: Any, limit: int | None, pairs: Sequence[tuple[str, str]]
 ) -> list[str]:
     """Put words around each text, and cut those texts that would be too long with them."""
-    before, after = around
-    whole = [f"{before}{text}{after}" for text in texts]
+    whole = [f"{before}{text}{after}" for text, (before, after) in zip(texts, pairs, strict=True)]
     if limit is None:
         return whole
     lengths = [len(ids) for ids in tokenizer(whole, verbose=False)["input_ids"]]
     long = [i for i, length in enumerate(lengths) if length > limit]
     for i in long:
-        whole[i] = _cut_inside(texts[i], tokenizer, limit, around)
+        whole[i] = _cut_inside(texts[i], tokenizer, limit, pairs[i])
     if long:
         _note([texts[i] for i in long], limit)
     return whole

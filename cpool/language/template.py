@@ -11,10 +11,10 @@ from typing import Any
 
 from cpool.errors import ConfigError
 
-__all__ = ["Template"]
+__all__ = ["MARK", "Template"]
 
 # A text that no template contains: it marks where the real one goes.
-_MARK = "\ue000text\ue001"
+MARK = "\ue000text\ue001"
 
 
 class Template:
@@ -67,10 +67,10 @@ class Template:
         from jinja2 import TemplateError, UndefinedError
 
         try:
-            made = _compiled(self.source).render(text=_MARK, labels=labels, examples=examples)
+            made = _compiled(self.source).render(text=MARK, labels=labels, examples=examples)
         except (TemplateError, UndefinedError, TypeError, ValueError) as error:
             raise self._wrong(f"{type(error).__name__}: {error}") from error
-        parts = made.split(_MARK)
+        parts = made.split(MARK)
         if len(parts) != 2:
             raise self._wrong(f"{len(parts) - 1} places for it")
         return parts[0], parts[1]

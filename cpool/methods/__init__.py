@@ -30,9 +30,11 @@ from cpool.methods.ncm import NCM
 from cpool.methods.oneprompt import OnePrompt
 from cpool.methods.osprompt import OSPrompt
 from cpool.methods.ovor import OVOR
+from cpool.methods.pez import HardPromptTuning, words_of_slot
 from cpool.methods.prefix_tuning import PrefixTuning
 from cpool.methods.progressive_prompts import ProgressivePrompts
 from cpool.methods.prompt_ridge import PromptRidge
+from cpool.methods.prompt_search import PromptSearch
 from cpool.methods.prompt_tuning import PromptTuning
 from cpool.methods.ranpac import RanPAC
 from cpool.methods.replay import Replay
@@ -63,6 +65,7 @@ __all__ = [
     "FineTune",
     "FineTuneWords",
     "FirstSessionPrompt",
+    "HardPromptTuning",
     "HiDePrompt",
     "Joint",
     "LinearHead",
@@ -76,6 +79,7 @@ __all__ = [
     "PrefixTuning",
     "ProgressivePrompts",
     "PromptRidge",
+    "PromptSearch",
     "PromptTuning",
     "RanPAC",
     "Replay",
@@ -83,6 +87,7 @@ __all__ = [
     "SPrompts",
     "ZeroShot",
     "method_from",
+    "words_of_slot",
 ]
 
 METHODS: dict[str, type[Method]] = {
@@ -120,8 +125,10 @@ METHODS: dict[str, type[Method]] = {
         PrefixTuning,
         MultitaskPromptTuning,
         ATTEMPT,
+        HardPromptTuning,
         ZeroShot,
         FewShot,
+        PromptSearch,
         FineTuneWords,
         LoRA,
     )

@@ -36,17 +36,21 @@ class LabelMethod(Method):
         labels: what class number i is called; the names of the stream, made readable, when None.
         normalise: "sum" or "mean" of the log-probabilities of a label's tokens.
         end: whether the end-of-text token closes each label: "auto" where one label begins another.
+        chat: say the template as a user by the tokenizer's chat template, and score the labels as
+            the assistant's answer, without a space before them; for instruction-tuned models.
     """
 
     template: str = "{{ text }}\nLabel:"
     labels: tuple[str, ...] | None = None
     normalise: Literal["sum", "mean"] = "sum"
     end: Literal["auto", "always", "never"] = "auto"
+    chat: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a template without a place for the text, and names that are not."""
         Template(self.template)
         self.need(self.normalise in ("sum", "mean"), "normalise", '"sum" or "mean"')
+        self.need(isinstance(self.chat, bool), "chat", "true or false")
         self.need(self.end in ("auto", "always", "never"), "end", '"auto", "always" or "never"')
         names = self.labels
         right = names is None or (
@@ -56,11 +60,12 @@ class LabelMethod(Method):
 
     def words(self, backbone: Backbone) -> LabelWords:
         """Return the words of the classes, none of which is known yet."""
-        return LabelWords(backbone.processor, self.labels, end=self.end)
+        before = "" if self.chat else " "
+        return LabelWords(backbone.processor, self.labels, before=before, end=self.end)
 
     def surround(self, words: LabelWords) -> Surround:
         """Return the template, to be filled with what is known of the classes."""
-        return Surround(Template(self.template), words)
+        return Surround(Template(self.template), words, chat=self.chat)
 
     def need_start(self, known: tuple[str, ...]) -> None:
         """Raise ConfigError unless init, text, length and slots of a tuned prompt go together."""
@@ -108,8 +113,10 @@ class LabelMethod(Method):
         )
         return self.model(backbone, words, Prompter([branch]), routed=not shared)
 
-    @staticmethod
-    def token_start(backbone: Backbone, words: LabelWords, init: str, text: str) -> Initialiser:
+    @classmethod
+    def token_start(
+        cls, backbone: Backbone, words: LabelWords, init: str, text: str
+    ) -> Initialiser:
         """Return how prompt tokens start: "vocabulary", "text", "labels" or "random".
 
         Raises:
@@ -119,14 +126,24 @@ class LabelMethod(Method):
             return uniform(-0.5, 0.5)
         if init == "text":
             return from_text(backbone, text)
-        table = backbone.plain_model.get_input_embeddings().weight
-        if table.shape[1] != backbone.hidden_size:
+        table = cls.token_embedding(backbone).weight
+        return from_vocabulary(table) if init == "vocabulary" else from_labels(backbone, words)
+
+    @staticmethod
+    def token_embedding(backbone: Backbone) -> Any:
+        """Return the module of the token embeddings, if they are as wide as the hidden states.
+
+        Raises:
+            BackboneError: they are not.
+        """
+        embed = backbone.plain_model.get_input_embeddings()
+        if embed.weight.shape[1] != backbone.hidden_size:
             raise BackboneError(
                 expected=f"token embeddings of width {backbone.hidden_size} to start from",
-                got=f"{table.shape[1]} in {backbone.name!r}",
-                remedy='Use init="random".',
+                got=f"{embed.weight.shape[1]} in {backbone.name!r}",
+                remedy='Use prompt_tuning with init="random".',
             )
-        return from_vocabulary(table) if init == "vocabulary" else from_labels(backbone, words)
+        return embed
 
     @staticmethod
     def token_count(backbone: Backbone, length: int | None, text: str) -> int:

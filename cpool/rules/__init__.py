@@ -12,10 +12,12 @@ from cpool.rules.ewc import ElasticPenalty
 from cpool.rules.gram_schmidt import GramSchmidt
 from cpool.rules.imbalance import Imbalance
 from cpool.rules.memory import Memory
+from cpool.rules.neighbours import Neighbours
 from cpool.rules.orthogonality import OrthogonalityNorm
 from cpool.rules.outliers import VirtualOutliers
 from cpool.rules.query_pool import QueryPool
 from cpool.rules.rehearsal import Rehearsal
+from cpool.rules.template_search import TemplateSearch
 from cpool.rules.undo import HeadBackup
 
 __all__ = [
@@ -32,8 +34,10 @@ __all__ = [
     "Imbalance",
     "MeanContrast",
     "Memory",
+    "Neighbours",
     "OrthogonalityNorm",
     "QueryPool",
     "Rehearsal",
+    "TemplateSearch",
     "VirtualOutliers",
 ]

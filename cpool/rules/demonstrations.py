@@ -1,6 +1,5 @@
 """Demonstrations: solved examples of each task, shown in front of every text."""
 
-import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -10,6 +9,7 @@ import torch
 
 from cpool.language import Surround
 from cpool.rule import Rule
+from cpool.rules._texts import packed, unpacked
 
 __all__ = ["Demonstrations"]
 
@@ -28,22 +28,19 @@ class Demonstrations(Rule):
         super().__init__()
         self.each, self.words = each, surround.words
         surround.examples = self.examples
-        # Raw text as bytes, so that a checkpoint holds it and its size counts.
         self.register_buffer("memory", torch.zeros(0, dtype=torch.uint8))
 
     def examples(self) -> list[dict[str, str]]:
         """Return what is shown, in its order."""
-        raw = bytes(self.get_buffer("memory").cpu().numpy())
         return [
             {"text": text, "label": self.words.of([label])[0]}
-            for text, label in (json.loads(raw) if raw else [])
+            for text, label in unpacked(self.get_buffer("memory"))
         ]
 
     def study(self, model: Any, x: Any, y: npt.NDArray[np.int64], task: int) -> None:
         """Draw examples of the classes that have none yet; orders are drawn, too."""
         memory = self.get_buffer("memory")
-        raw = bytes(memory.cpu().numpy())
-        shown: list[tuple[str, int]] = json.loads(raw) if raw else []
+        shown = unpacked(memory)
         known = {label for _, label in shown}
         chosen: list[tuple[str, int]] = []
         y = np.asarray(y)
@@ -52,8 +49,7 @@ class Demonstrations(Rule):
             picked = torch.randperm(len(rows))[: self.each].tolist()
             chosen += [(str(x[int(rows[i])]), label) for i in picked]
         shown += [chosen[i] for i in torch.randperm(len(chosen)).tolist()]
-        made = json.dumps(shown, ensure_ascii=False).encode()
-        self.memory = torch.frombuffer(bytearray(made), dtype=torch.uint8).to(memory.device)
+        self.memory = packed(shown).to(memory.device)
 
     def layout(self) -> dict[str, Any]:
         """Return how many bytes the examples are."""

@@ -21,6 +21,7 @@ from cpool.methods import (
     FineTune,
     FineTuneWords,
     FirstSessionPrompt,
+    HardPromptTuning,
     HiDePrompt,
     Joint,
     LinearHead,
@@ -34,6 +35,7 @@ from cpool.methods import (
     PrefixTuning,
     ProgressivePrompts,
     PromptRidge,
+    PromptSearch,
     PromptTuning,
     RanPAC,
     Replay,
@@ -138,8 +140,17 @@ ROWS: dict[str, Callable[[], Method]] = {
         length=2, labels=LABELS, init="labels", rank=2, shared_tasks=2
     ),
     "attempt": lambda: ATTEMPT(length=2, labels=LABELS, width=4),
+    # A start that is no words, so that it differs from those that it ends as.
+    "pez": lambda: HardPromptTuning(length=2, labels=LABELS, init="random"),
+    "pez_shared": lambda: HardPromptTuning(
+        length=2, labels=LABELS, slots="shared", init="text", text="the red house"
+    ),
     "zero_shot": lambda: ZeroShot(labels=LABELS, template="{{ text }} now", calibrate=True),
     "few_shot": lambda: FewShot(labels=LABELS, template=SHOWN),
+    "few_shot_nearest": lambda: FewShot(labels=LABELS, template=SHOWN, pick="nearest"),
+    "prompt_search": lambda: PromptSearch(
+        labels=LABELS, candidates=("my {{ text }} now", "{{ labels | join(' ') }} {{ text }}")
+    ),
     "lora": lambda: LoRA(labels=LABELS, rank=2),
     "fine_tune_words": lambda: FineTuneWords(labels=LABELS),
     "ease": lambda: EASE(length=2),
@@ -183,8 +194,12 @@ LANGUAGE = (
     "multitask_prompt",
     "multitask_prompt_ranks",
     "attempt",
+    "pez",
+    "pez_shared",
     "zero_shot",
     "few_shot",
+    "few_shot_nearest",
+    "prompt_search",
     "lora",
     "fine_tune_words",
 )

@@ -77,7 +77,7 @@ def test_options_of_the_inner_method_are_checked_by_name():
 
 def test_closed_form_methods_train_nothing():
     closed = {name for name, method in METHODS.items() if not method().trains}
-    assert closed == {"few_shot", "ncm", "ranpac", "ridge", "slda", "zero_shot"}
+    assert closed == {"few_shot", "ncm", "prompt_search", "ranpac", "ridge", "slda", "zero_shot"}
     assert RanPAC(first_session=True).trains
     assert not PromptRidge(prompt="random").trains
     assert not Joint(of="ncm").trains

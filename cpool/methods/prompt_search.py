@@ -1,0 +1,66 @@
+"""PromptSearch: the best of several hard prompts, chosen on the training rows."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from cpool.backbones import Backbone
+from cpool.language import Template
+from cpool.methods._language import LabelMethod
+from cpool.model import PromptedModel
+from cpool.rules.template_search import TemplateSearch
+from cpool.settings import is_whole
+
+__all__ = ["PromptSearch"]
+
+
+@dataclass(frozen=True)
+class PromptSearch(LabelMethod):
+    r"""`argmax_c log p(label_c | m*(x))`, `m* = argmax_m Σ_{(x, y)} log p(y | m(x))`.
+
+    Nothing is learned but which template to use: the step of selection in APE, by one of its two
+    scores (Zhou et al., *Large language models are human-level prompt engineers*, ICLR 2023; there
+    a language model writes the candidates). On a stream one template serves all classes: the scores
+    of each task's rows, among the classes of the task, are added to those of the tasks before, and
+    the best sum so far is used. It may change with a task, and no old row is needed for that.
+
+    Attributes:
+        candidates: tried beside `template`, which is the first; of equal ones the first is taken.
+        rows: training rows of each task at most, drawn at random.
+        score: "loss", the log-probability of the right label, or "accuracy".
+    """
+
+    name: ClassVar[str] = "prompt_search"
+    summary: ClassVar[str] = "the best of several hard prompts on training rows (Zhou et al. 2023)"
+    prompts: ClassVar[bool] = False
+    closed_form: ClassVar[bool] = True
+
+    candidates: tuple[str, ...] = (
+        "Text: {{ text }}\nLabel:",
+        "{{ text }}\nCategory:",
+        "{{ text }}\nThis is about",
+        "{{ text }}\nQuestion: What is this about?\nAnswer:",
+        "Labels: {{ labels | join(', ') }}.\n{{ text }}\nLabel:",
+        "Say what the text is about with one of these labels: {{ labels | join(', ') }}.\n"
+        "Text: {{ text }}\nLabel:",
+        "{{ text }}\nWhich of these fits best: {{ labels | join(', ') }}?\nAnswer:",
+    )
+    rows: int = 64
+    score: Literal["loss", "accuracy"] = "loss"
+
+    def __post_init__(self) -> None:
+        """Refuse candidates that are no templates, and scores that are none."""
+        super().__post_init__()
+        for candidate in self.candidates:
+            Template(candidate)
+        self.need(bool(self.candidates), "candidates", "with at least one template")
+        self.need(is_whole(self.rows) and self.rows >= 1, "rows", "at least 1")
+        self.need(self.score in ("loss", "accuracy"), "score", '"loss" or "accuracy"')
+
+    def compose(self, backbone: Backbone) -> PromptedModel:
+        """The language model, the words around a text, and the scores of the labels."""
+        words = self.words(backbone)
+        surround = self.surround(words)
+        sources = dict.fromkeys((self.template, *self.candidates))  # each once, in order
+        templates = [Template(source) for source in sources]
+        rule = TemplateSearch(surround, templates, self.rows, self.score)
+        return self.model(backbone, words, surround=surround, rules=[rule])
