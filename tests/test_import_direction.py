@@ -30,7 +30,7 @@ LAYERS = [
     {"data", "transfer"},
     {"branch"},
     {"prompter"},
-    {"inject"},
+    {"inject", "routed"},
     {"language"},
     {"readout", "heads"},
     {"ridge", "passes", "rule"},

@@ -21,9 +21,9 @@ from cpool._io import read_json, write_bytes, write_json
 from cpool.backbones import Backbone
 from cpool.errors import CheckpointError, CpoolError, DataError, PoolError
 from cpool.initialisers import from_values
-from cpool.policies import NearestCentroid
 from cpool.pool import PromptPool
 from cpool.prompter import Branch, EmbeddingSite, PrefixSite, Prompter, Site
+from cpool.routed import routed
 
 __all__ = ["Adapter", "export_peft", "pool_from_peft", "prompter_from_peft", "read_peft"]
 
@@ -298,17 +298,5 @@ def prompter_from_peft(
         CheckpointError: as `pool_from_peft`.
         DataError: texts for other than each adapter, or none for one.
     """
-    if len(texts) != len(folders) or not all(len(rows) for rows in texts):
-        raise DataError(
-            expected=f"at least one text for each of {len(folders)} adapters",
-            got=f"{[len(rows) for rows in texts]}",
-            remedy="Give a few typical inputs of each adapter.",
-        )
     pool, site = pool_from_peft(folders, backbone, task=task, any_base=any_base)
-    policy = NearestCentroid(backbone.query_size, centroids)
-    for number, rows in enumerate(texts):
-        policy.grow(1, number)
-        policy.end_task(backbone.query(backbone.prepare(list(rows))), number)
-    prompter = Prompter([Branch("peft", pool, policy, site, per_task=1)])
-    prompter.started = list(range(len(folders)))
-    return prompter
+    return routed("peft", pool, site, texts, backbone, centroids=centroids)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from cpool.distil import agreement, distil, divergence, self_study
+from cpool.distil import agreement, distil, divergence, routed_slots, self_study
 from cpool.distil.comparing import text_prompts
-from cpool.errors import BackboneError, ConfigError, DataError
+from cpool.errors import BackboneError, ConfigError, DataError, PoolError
 from cpool.initialisers import from_values
 from cpool.inject import encode
 from cpool.pool import PromptPool
@@ -123,6 +123,29 @@ def test_each_row_is_the_same_alone_and_in_any_batch() -> None:
         alone = encode(backbone, backbone.prepare([row]), slot.prompts())
         mine = together.hidden_states[-1][number][together.mask[number]]
         torch.testing.assert_close(mine, alone.hidden_states[-1][0], atol=1e-5, rtol=1e-4)
+
+
+def test_each_question_gets_the_slot_of_the_text_that_it_is_about() -> None:
+    backbone = tiny.backbone("llama")
+    texts = [["the cat sleeps", "a cat eats"], ["open the bank account", "send my card"]]
+    options = {"length": 3, "epochs": 1, "quiet": True}
+    slots = [distil(backbone, " ".join(rows), rows, **options) for rows in texts]
+    prompter = routed_slots(slots, texts, backbone, centroids=2)
+    batch = backbone.prepare([texts[1][0], texts[0][0], texts[1][1]])
+    prompts = prompter.eval()(backbone.query(batch))
+    assert prompts.selections["distilled"].index[:, 0].tolist() == [1, 0, 1]
+    mixed = encode(backbone, batch, prompts).hidden_states[-1]
+    for row, number in enumerate([1, 0, 1]):
+        alone = encode(backbone, tiny.unpadded(batch, row), slots[number].prompts())
+        mine = mixed[row][batch["attention_mask"][row].bool()]
+        torch.testing.assert_close(mine, alone.hidden_states[-1][0], atol=1e-5, rtol=1e-4)
+    with pytest.raises(DataError, match="at least one text for each of 2 slots"):
+        routed_slots(slots, texts[:1], backbone)
+    with pytest.raises(DataError, match="at least one slot"):
+        routed_slots([], [], backbone)
+    longer = distil(backbone, "the red card is lost now", texts[0], **{**options, "length": 4})
+    with pytest.raises(PoolError, match="initial values of shape"):
+        routed_slots([slots[0], longer], texts, backbone)
 
 
 def test_self_study_asks_about_every_part_and_repeats_itself() -> None:
