@@ -136,6 +136,8 @@ class Branch(nn.Module):
                 got=type(policy).__name__,
                 remedy="Use that policy, or init_next.",
             )
+        if nearest and not pool.copies:
+            raise pool.cannot_copy()
         if capacity is not None:
             self._check_capacity(capacity)
         # A pool that is too small for its policy is refused when it is made, not in training.
@@ -165,6 +167,8 @@ class Branch(nn.Module):
                 remedy="Slots of the task itself are never evicted: allow for more, or leave "
                 "capacity out.",
             )
+        if self.evict != "usage" and not self.pool.combines:
+            raise self.pool.cannot_combine()
         self.policy.check_recombine()
 
     def begin_task(self, task: int) -> None:

@@ -1,13 +1,14 @@
 """HardPool: prompts that are read as the words nearest to them, and so are words of the model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from cpool.blocks import block_list
+from cpool.blocks import Plan, block_list
 from cpool.errors import PoolError
 from cpool.initialisers import Initialiser
 from cpool.pool import PromptPool
@@ -33,6 +34,8 @@ class HardPool(PromptPool):
     (range(0, 1), [1.0, 0.0], [0])
     """
 
+    combines: ClassVar[bool] = False
+
     def __init__(
         self,
         length: int,
@@ -44,6 +47,7 @@ class HardPool(PromptPool):
     ) -> None:
         super().__init__(1, length, width, init)
         self._table, self.banned = table, tuple(banned)
+        self._kept: list[bool] = []  # of each block: it holds words, not what they stand for
         size, wide = table().shape
         if wide != width or len(set(self.banned)) >= size:
             raise PoolError(
@@ -56,24 +60,56 @@ class HardPool(PromptPool):
     def _nearest(self, rows: Float[Tensor, "*shape W"]) -> Float[Tensor, "*shape W"]:
         """Return the words of largest cosine; the length of a row does not matter."""
         table = self._table().to(rows)
-        likeness = rows @ table.T / table.norm(dim=1).clamp(min=1e-12)
+        # Mixed precision would train on other words than freezing keeps.
+        with torch.autocast(rows.device.type, enabled=False):
+            likeness = rows @ table.T / table.norm(dim=1).clamp(min=1e-12)
         likeness[..., list(self.banned)] = -torch.inf
         return F.embedding(likeness.argmax(dim=-1), table)
 
     def _hard(self, number: int) -> Tensor:
         """Return the value of a block: words, with the gradient of what they stand for."""
-        own = block_list(self.blocks)[number]
-        if not own.requires_grad:
+        own: Tensor = block_list(self.blocks)[number]
+        if self._kept[number]:
             return own
         # The difference is exactly 0, where p + (proj(p) − p) would be rounded.
         return self._nearest(own) + (own - own.detach())
 
+    def grow(
+        self,
+        n: int,
+        init: Initialiser | None = None,
+        *,
+        task: int | None = None,
+        name: str | None = None,
+        parent: int | None = None,
+    ) -> range:
+        """Add a block of `n` slots, whose words are those nearest to where it starts."""
+        slots = super().grow(n, init, task=task, name=name, parent=parent)
+        self._kept.append(False)
+        return slots
+
     def freeze(self, block: int) -> None:
         """Keep the words of a block for ever."""
-        if 0 <= block < len(self.blocks) and self.blocks[block].requires_grad:
+        if 0 <= block < len(self.blocks) and not self._kept[block]:
             with torch.no_grad():
                 self.blocks[block].copy_(self._nearest(self.blocks[block]))
+            self._kept[block] = True
         super().freeze(block)
+
+    def recombine(self, plan: Plan) -> None:
+        """Keep or drop slots; a mean of words is no word."""
+        owner = [kept for kept, rows in zip(self._kept, self.blocks, strict=True) for _ in rows]
+        super().recombine(plan)
+        self._kept = [all(owner[next(iter(parts))] for parts in block) for block in plan]
+
+    def layout(self) -> dict[str, Any]:
+        """Return what is needed, beside the tensors, to make this pool again (JSON)."""
+        return {**super().layout(), "words": list(self._kept)}
+
+    def restore(self, layout: Mapping[str, Any]) -> None:
+        """Make the blocks of a `layout`, ready for `load_state_dict`."""
+        super().restore(layout)
+        self._kept = list(layout["words"])
 
     def values(self) -> Float[Tensor, "M S P W"]:
         """Return the values of all slots."""
@@ -83,7 +119,7 @@ class HardPool(PromptPool):
 
     def read(self, index: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape S P W"]:
         """Read slots by number."""
-        if all(not block.requires_grad for block in block_list(self.blocks)):
+        if all(self._kept):
             return super().read(index)
         return self.values()[index]
 

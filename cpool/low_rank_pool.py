@@ -1,13 +1,13 @@
 """LowRankPool: one prompt that tasks share, times a small matrix of each task's own."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cpool.blocks import Plan, block_list, read_rows
+from cpool.blocks import block_list, read_rows
 from cpool.errors import PoolError
 from cpool.initialisers import Initialiser, constant
 from cpool.pool import PromptPool
@@ -41,6 +41,8 @@ class LowRankPool(PromptPool):
     False
     """
 
+    combines: ClassVar[bool] = False  # a sum of factors would not be the sum of their prompts
+
     def __init__(
         self,
         sites: int,
@@ -59,6 +61,7 @@ class LowRankPool(PromptPool):
                 remedy="Let at least the first block train the shared prompt.",
             )
         self.rank, self.shared_blocks = rank, shared_blocks
+        self._trained = 0  # blocks that have been frozen; some may be evicted by now
         self.shared = nn.Parameter(torch.zeros(sites, length, width))
 
     def grow(
@@ -94,8 +97,10 @@ class LowRankPool(PromptPool):
 
     def freeze(self, block: int) -> None:
         """Freeze one block for ever, and P* with the last one that trains it."""
+        trains = 0 <= block < len(self.blocks) and self.blocks[block].requires_grad
         super().freeze(block)
-        if block + 1 >= self.shared_blocks:
+        self._trained += int(trains)
+        if self._trained >= self.shared_blocks:
             self.shared.requires_grad_(False).grad = None
 
     def _prompts(self, factors: Float[Tensor, "*shape S r u"]) -> Float[Tensor, "*shape S P W"]:
@@ -115,23 +120,10 @@ class LowRankPool(PromptPool):
             return super().values()  # raises
         return self._prompts(read_rows(self.blocks, self._starts, index))
 
-    def recombine(self, plan: Plan) -> None:
-        """Keep or drop slots; a sum of factors would not be the sum of their prompts.
-
-        Raises:
-            PoolError: a plan that combines slots.
-        """
-        if any(list(parts.values()) != [1.0] for block in plan for parts in block):
-            raise PoolError(
-                expected="slots that are kept or dropped",
-                got="combinations of slots, whose factors cannot be added",
-                remedy='Evict by "usage".',
-            )
-        super().recombine(plan)
-
     def layout(self) -> dict[str, Any]:
         """Return what is needed, beside the tensors, to make this pool again (JSON)."""
-        return {**super().layout(), "shared_frozen": not self.shared.requires_grad}
+        frozen = not self.shared.requires_grad
+        return {**super().layout(), "shared_frozen": frozen, "trained": self._trained}
 
     def restore(self, layout: Mapping[str, Any]) -> None:
         """Make the blocks of a `layout`, ready for `load_state_dict`."""
@@ -141,3 +133,4 @@ class LowRankPool(PromptPool):
             zeros = self.shared.new_zeros(len(block), *shape)
             self.blocks[number] = nn.Parameter(zeros, requires_grad=block.requires_grad)
         self.shared.requires_grad_(not layout["shared_frozen"])
+        self._trained = layout["trained"]

@@ -18,6 +18,7 @@ from cpool.errors import StateError
 from cpool.inject import encode
 from cpool.language import Surround, score_labels
 from cpool.policies import Policy
+from cpool.pool import PromptPool
 from cpool.prompter import Prompter, Prompts
 from cpool.readout import (
     AnyReadout,
@@ -94,10 +95,12 @@ class Passes:
         if self.prompter is not None:
             slot = name.partition(".")[2]
             if slot:
-                block, row = self._block(int(slot))
-                if block.requires_grad:
+                pool, block = self._owner(int(slot))
+                # Some pools make values of more than the block, which all slots share.
+                shared = (p for n, p in pool.named_parameters() if not n.startswith("blocks."))
+                if block.requires_grad or any(p.requires_grad for p in shared):
                     return None
-                parts = {"values": block[row]}
+                parts = {"values": pool.read(torch.tensor(int(slot), device=block.device))}
             elif any(p.requires_grad for p in self.prompter.parameters()):
                 return None
             elif all(len(b.pool) == 1 and not b.policy.needs_query for b in self.prompter):
@@ -114,12 +117,12 @@ class Passes:
             digest.update(flat.numpy().tobytes())
         return digest.hexdigest()[:32]
 
-    def _block(self, slot: int) -> tuple[Tensor, int]:
+    def _owner(self, slot: int) -> tuple[PromptPool, Tensor]:
         assert self.prompter is not None
         pool, first = next(iter(self.prompter)).pool, 0
         for block in pool.blocks:
             if slot < first + len(block):
-                return block, slot - first
+                return pool, block
             first += len(block)
         raise StateError(
             expected=f"a slot below {first}", got=str(slot), remedy="Grow the pool first."

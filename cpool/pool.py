@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -64,6 +64,10 @@ class PromptPool(nn.Module):
     >>> [block.requires_grad for block in pool.blocks]
     [False, True]
     """
+
+    # Whether a sum of slots is a slot (eviction may join some), and a slot may start as another.
+    combines: ClassVar[bool] = True
+    copies: ClassVar[bool] = True
 
     def __init__(
         self, sites: int, length: int, width: int, init: Initialiser | None = None
@@ -154,8 +158,10 @@ class PromptPool(nn.Module):
             source: the place of the other.
 
         Raises:
-            PoolError: no such slots, or one that is frozen.
+            PoolError: no such slots, one that is frozen, or a pool whose slots are not copied.
         """
+        if not self.copies:
+            raise self.cannot_copy()
         slot, source = self.check_slot(slot), self.check_slot(source)
         number = bisect_right(self._starts, slot) - 1
         block = self.blocks[number]
@@ -253,7 +259,13 @@ class PromptPool(nn.Module):
 
         Slots that the plan copies stay as they are, with their ids; a combined one gets a new id
         and names its parents. What no new slot is made of is lost.
+
+        Raises:
+            PoolError: a plan that joins slots, of a pool whose slots cannot be added.
         """
+        joins = any(list(parts.values()) != [1.0] for block in plan for parts in block)
+        if joins and not self.combines:
+            raise self.cannot_combine()
         steps, rows = self.trained_steps, [parts for block in plan for parts in block]
         places = leading(plan)
         shared = share_counts(steps.double(), plan)
@@ -272,6 +284,22 @@ class PromptPool(nn.Module):
         self._slots = made
         self.blocks = rebuild(self.blocks, plan)
         self._starts = starts_of(len(block) for block in plan)
+
+    def cannot_copy(self) -> PoolError:
+        """Build the error for slots that cannot start as others."""
+        return PoolError(
+            expected="a pool whose slots may be copies of others",
+            got=f"{type(self).__name__}, whose new slots are made otherwise",
+            remedy="Use PromptPool, or let new slots start anew.",
+        )
+
+    def cannot_combine(self) -> PoolError:
+        """Build the error for slots whose sum would be no slot."""
+        return PoolError(
+            expected="slots that are kept or dropped as they are",
+            got=f"a plan that joins slots of a {type(self).__name__}, whose sum would be no slot",
+            remedy='Evict by "usage".',
+        )
 
     def layout(self) -> dict[str, Any]:
         """Return what is needed, beside the tensors, to make this pool again (JSON)."""

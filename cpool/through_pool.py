@@ -1,7 +1,7 @@
 """ThroughPool: prompts that train through a small network, which is thrown away afterwards."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -35,6 +35,8 @@ class ThroughPool(PromptPool):
     >>> pool.blocks[0].shape, pool.through
     (torch.Size([1, 6, 4, 8]), None)
     """
+
+    copies: ClassVar[bool] = False  # no embeddings make the values of another slot
 
     def __init__(self, sites: int, length: int, width: int, *, inner: int) -> None:
         super().__init__(sites, length, width)
@@ -110,18 +112,6 @@ class ThroughPool(PromptPool):
         if bool((index < first).any()):
             return self.values()[index]
         return self._block(len(self.blocks) - 1)[index - first]
-
-    def start_from(self, slot: int, source: int) -> None:
-        """Refuse to copy: no embeddings make the values of another slot.
-
-        Raises:
-            PoolError: always.
-        """
-        raise PoolError(
-            expected="a pool whose slots may be copies of others",
-            got="one whose new slots train through a network",
-            remedy="Use PromptPool, or let new slots start anew.",
-        )
 
     def layout(self) -> dict[str, Any]:
         """Return what is needed, beside the tensors, to make this pool again (JSON)."""

@@ -96,7 +96,7 @@ def _cells(slot: SlotView) -> list[str]:
         f"{slot.steps:,}" if slot.steps else "never",
         state,
         "—" if slot.parent is None else str(slot.parent),
-        f"{slot.value_norm:.3g}",
+        "—" if slot.value_norm is None else f"{slot.value_norm:.3g}",
         "—" if slot.key_norm is None else f"{slot.key_norm:.3g}",
         near,
     ]

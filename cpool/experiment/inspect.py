@@ -68,11 +68,15 @@ def _branch(
     pool = layout["pool"]
     sizes = pool["blocks"]
     blocks = [state[f"{prefix}.pool.blocks.{i}"].float() for i in range(len(sizes))]
-    values = torch.cat(blocks) if blocks else torch.zeros(0, 0, 0, 0)
+    # Some pools make prompts of what their blocks hold; older checkpoints name no shape.
+    shape = tuple(pool.get("shape") or (blocks[0].shape[1:] if blocks else (0, 0, 0)))
+    norms: list[float | None] = []
+    for block in blocks:
+        made = tuple(block.shape[1:]) != shape
+        norms += [None] * len(block) if made else block.flatten(1).norm(dim=1).tolist()
     frozen = [f for f, size in zip(pool["frozen"], sizes, strict=True) for _ in range(size)]
     steps = state[f"{prefix}.pool.trained_steps"].tolist()
     enabled = state[f"{prefix}.pool.enabled"].tolist()
-    norms = values.flatten(1).norm(dim=1).tolist()
     keys = _keys(prefix, state)
     near = _nearest(keys, len(steps))
     slots = tuple(
@@ -93,8 +97,6 @@ def _branch(
     )
     counts = tuple(tuple(row) for row in usage)
     sources = tuple(layout.get("sources", ()))
-    # Some pools make prompts of what their blocks hold; older checkpoints name no shape.
-    shape = tuple(pool.get("shape", values.shape[1:]))
     return BranchView(name, shape, slots, counts, sources)
 
 

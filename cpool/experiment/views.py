@@ -15,8 +15,8 @@ class SlotView:
     Attributes:
         id, name, task, steps, enabled, parent, created: as in `cpool.pool.Slot`.
         frozen: its block can no longer train.
-        value_norm: L2 norm of what its block holds, all sites together: prompt values, or what
-            some pools make them of.
+        value_norm: L2 norm of its prompt values, all sites together; None where a pool makes them
+            of something else that it holds.
         key_norm: L2 norm of its key, None when its policy has no keys.
         nearest: the slot whose key is most similar, None when there is no other.
         cosine: how similar.
@@ -30,7 +30,7 @@ class SlotView:
     parent: int | None
     created: str
     frozen: bool
-    value_norm: float
+    value_norm: float | None
     key_norm: float | None
     nearest: int | None
     cosine: float | None

@@ -19,7 +19,8 @@ class LabelWords:
         names: what class number i is called; given later by `name` when None.
         before: what stands between the text and a label.
         end: whether the end-of-text token closes each label, as in `label_trie`; "auto" looks at
-            all names, so that no class that comes later changes the score of an earlier one.
+            all names that are known, also of classes to come, so that the score of a class stays
+            when they come. Names that are added by `more` may change it: use "always" there.
 
     Attributes:
         classes: those to score, in the order of the columns.
@@ -103,7 +104,7 @@ class LabelWords:
 
     def __repr__(self) -> str:
         """Say what is scored: features of a pass depend on it."""
-        return f"LabelWords({self.of(self.classes)}, {self.before!r}, {self.end!r})"
+        return f"LabelWords({self.of(self.classes)}, {self.before!r}, {self._closed()!r})"
 
 
 @lru_cache(maxsize=32)

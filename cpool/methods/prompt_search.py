@@ -50,6 +50,8 @@ class PromptSearch(LabelMethod):
     def __post_init__(self) -> None:
         """Refuse candidates that are no templates, and scores that are none."""
         super().__post_init__()
+        several = not isinstance(self.candidates, str)
+        self.need(several, "candidates", "as a list of templates, not one text")
         for candidate in self.candidates:
             Template(candidate)
         self.need(bool(self.candidates), "candidates", "with at least one template")

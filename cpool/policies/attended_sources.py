@@ -97,7 +97,8 @@ class AttendedSources(Policy):
             if slot == 0 or not bool((slots < slot).any()):
                 continue
             rows = (own == slot).nonzero()[:, 0]
-            asked = self.networks[slot - 1](query[rows].float())
+            network = self.networks[slot - 1]
+            asked = network(query[rows].to(next(network.parameters()).dtype)).float()
             score = asked @ keys.T / (math.e * keys.shape[1])
             part = score.masked_fill(slots > slot, -torch.inf).softmax(dim=1)
             weight = weight.index_add(0, rows, part.to(weight.dtype))

@@ -62,14 +62,18 @@ class TemplateSearch(Rule):
         """Score every template on some rows of a task, and use the best from now on."""
         picked = torch.randperm(len(y))[: self.rows].tolist()
         texts, labels = [str(x[i]) for i in picked], torch.as_tensor(np.asarray(y)[picked])
-        training = model.training
+        training, found = model.training, []
         model.eval()
-        for place, template in enumerate(self.templates):
-            self.surround.template = template
-            self.scores[place] += self._score(model, texts, labels, task)
-        self.seen += len(picked)
-        self.surround.template = self.best
-        model.train(training)
+        try:
+            for template in self.templates:
+                self.surround.template = template
+                found.append(self._score(model, texts, labels, task))
+            # All or none: a template that fails leaves the others as they were.
+            self.scores = [old + new for old, new in zip(self.scores, found, strict=True)]
+            self.seen += len(picked)
+        finally:
+            self.surround.template = self.best
+            model.train(training)
 
     def _score(self, model: Any, texts: list[str], labels: Int[Tensor, " n"], task: int) -> float:
         total = 0.0

@@ -55,10 +55,10 @@ def clinc150(
         by: "domain" for one task of 15 intents a domain, "random" for tasks of mixed domains.
         labels: "intent" for 150 classes, "domain" for the ten domains as classes; then `tasks` are
             as in `class_incremental`, by default 5, and `by` says nothing.
-        train_per_class: how many training queries of each intent to keep; all by default.
-        test_per_class: how many test queries of each intent to keep; all by default.
+        train_per_class: how many training queries of each class to keep; all by default.
+        test_per_class: how many test queries of each class to keep; all by default.
         subset_seed: draws the kept queries; apart from `seed`, so that every seed sees the same.
-        class_order: with `by="random"`, the intents in order of arrival.
+        class_order: the classes in order of arrival, with `by="random"` or `labels="domain"`.
         scenario: as in `class_incremental`.
 
     Raises:

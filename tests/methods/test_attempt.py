@@ -99,6 +99,17 @@ def test_at_test_each_sample_gets_the_sources_of_its_own_task():
     torch.testing.assert_close(policy.nearness(query), nearest)
 
 
+def test_queries_and_networks_may_have_another_precision():
+    pool, policy = grown()
+    for task in range(3):
+        policy.end_task(QUERY + task, task)
+    wanted = policy.eval()(QUERY, task=2).weight
+    pool.to(torch.bfloat16), policy.to(torch.bfloat16)
+    got = policy(QUERY, task=2).weight
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, wanted, atol=0.05, rtol=0.05)
+
+
 def test_a_disabled_source_takes_no_part():
     _, policy = grown()
     available = torch.tensor([False, True, True])

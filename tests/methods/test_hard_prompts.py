@@ -204,3 +204,26 @@ def test_the_default_candidates_differ_and_some_list_the_labels() -> None:
     sources = {method.template, *method.candidates}
     assert len(sources) == 8
     assert 2 <= sum("labels" in source for source in sources) < 8
+
+
+def test_a_template_that_fails_leaves_all_scores_as_they_were(monkeypatch) -> None:
+    method = PromptSearch(labels=LABELS, candidates=("my {{ text }} now", "the {{ text }} dog"))
+    with seeded(0, "build"):
+        model = method.build(tiny.backbone("llama"))
+    model.begin_task([0, 1])
+    (rule,) = model.rules
+    model.study(["the cat", "a bird"], np.array([0, 1]))
+    before, best = list(rule.scores), rule.best
+    whole = rule._score
+
+    def failing(*args):
+        if rule.surround.template.source.startswith("the"):
+            raise RuntimeError("no room")
+        return whole(*args)
+
+    monkeypatch.setattr(rule, "_score", failing)
+    model.train()
+    with pytest.raises(RuntimeError, match="no room"):
+        model.study(["my card", "a fish"], np.array([0, 1]))
+    assert rule.scores == before and rule.seen == 2
+    assert rule.surround.template is best and model.training

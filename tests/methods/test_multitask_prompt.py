@@ -180,10 +180,26 @@ def test_a_slot_is_an_adapter_and_factors_of_peft_are_those_of_a_pool(tmp_path):
 def test_slots_are_dropped_but_never_added_up():
     pool = grown(3)
     kept = pool.values()[2].detach().clone()
-    with pytest.raises(PoolError, match="kept or dropped"):
+    with pytest.raises(PoolError, match="kept or dropped as they are"):
         pool.recombine([[{0: 0.5, 1: 0.5}]])
     pool.recombine([[{2: 1.0}]])
     assert torch.equal(pool.values()[0], kept)
+
+
+def test_the_shared_prompt_is_frozen_in_time_where_slots_are_evicted():
+    """Blocks are counted as they are frozen: eviction numbers those that are left anew."""
+    pool = grown(1, shared_blocks=3)
+    for task in range(1, 3):
+        pool.freeze_all()
+        pool.grow(1, task=task)
+        pool.recombine([[{len(pool) - 1: 1.0}]])
+        assert pool.shared.requires_grad
+    pool.freeze_all()
+    assert not pool.shared.requires_grad
+    again = LowRankPool(2, 3, 4, rank=2, shared_blocks=3)
+    again.restore(pool.layout())
+    assert not again.shared.requires_grad
+    assert again.layout()["trained"] == pool.layout()["trained"] == 3
 
 
 def test_an_empty_pool_has_nothing_to_read():

@@ -10,6 +10,8 @@ from cpool.initialisers import uniform
 from cpool.learner import Learner
 from cpool.methods import HardPromptTuning, PromptTuning, ZeroShot, words_of_slot
 from cpool.optimise import make_optimizer
+from cpool.policies import GaussianRouter
+from cpool.prompter import Branch, EmbeddingSite
 from cpool.seeding import seeded
 from tests import tiny
 from tests.common.rows import LABELS
@@ -140,3 +142,61 @@ def test_words_are_asked_of_a_pool_of_words() -> None:
         words_of_slot(hard, 1)
     with pytest.raises(ConfigError, match="length at least 1"):
         HardPromptTuning(length=0)
+
+
+def some_words(blocks: int = 3) -> tuple[HardPool, torch.Tensor]:
+    """Return a pool whose last block trains, and its table."""
+    with seeded(0, "pool"):
+        table = torch.randn(40, 8)
+        pool = HardPool(2, 8, uniform(), lambda: table)
+        for task in range(blocks):
+            pool.freeze_all()
+            pool.grow(1, task=task)
+    return pool, table
+
+
+def test_words_do_not_hang_on_what_an_optimiser_may_move() -> None:
+    pool, table = some_words()
+    before = pool.values().detach().clone()
+    pool.requires_grad_(False)
+    for read in (pool.values(), pool.read(torch.arange(3))):
+        assert torch.equal(read, before)
+    # A slot that training left as it was is still no word when it is saved and loaded.
+    other = HardPool(2, 8, uniform(), lambda: table)
+    other.restore(pool.layout())
+    other.load_state_dict(pool.state_dict())
+    assert torch.equal(other.values(), before)
+
+
+def test_mixed_precision_trains_on_the_words_that_freezing_keeps() -> None:
+    with seeded(0, "pool"):
+        table = torch.randn(20000, 256)
+        pool = HardPool(200, 256, uniform(), lambda: table)
+        pool.grow(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        trained = pool.values().detach().clone()
+        near = pool.blocks[0].flatten(0, 2) @ table.T / table.norm(dim=1)
+    assert not torch.equal(table[near.argmax(dim=1)], trained.flatten(0, 2)), "no row is unclear"
+    pool.freeze_all()
+    assert torch.equal(pool.values(), trained)
+
+
+def test_words_are_dropped_but_never_averaged() -> None:
+    pool, _ = some_words()
+    before = pool.values().detach().clone()
+    with pytest.raises(PoolError, match="HardPool, whose sum would be no slot"):
+        pool.recombine([[{0: 0.5, 1: 0.5}], [{2: 1.0}]])
+    pool.recombine([[{1: 1.0}], [{2: 1.0}]])
+    assert torch.equal(pool.values(), before[1:])
+    pool.freeze_all()
+    assert torch.equal(pool.values(), before[1:])
+    with pytest.raises(PoolError, match="Evict by"):
+        Branch(
+            "words",
+            HardPool(2, 8, uniform(), lambda: torch.randn(9, 8)),
+            GaussianRouter(4),
+            EmbeddingSite(),
+            per_task=1,
+            capacity=2,
+            evict="merge",
+        )

@@ -12,6 +12,8 @@ from cpool.initialisers import from_values
 from cpool.interop.peft import export_peft, read_peft
 from cpool.learner import Learner
 from cpool.methods import PrefixTuning
+from cpool.policies import GaussianRouter
+from cpool.prompter import Branch, PrefixSite
 from cpool.selection import Selection
 from cpool.through_pool import ThroughPool
 from tests import tiny
@@ -92,6 +94,9 @@ def test_each_block_has_a_network_of_its_own():
     assert torch.equal(pool.blocks[1], embeddings[:, 0].double())
     with pytest.raises(PoolError, match="copies of others"):
         pool.start_from(1, 0)
+    with pytest.raises(PoolError, match="copies of others; got ThroughPool"):
+        through = ThroughPool(6, 3, 6, inner=2)
+        Branch("p", through, GaussianRouter(4), PrefixSite((0, 1, 2), 2), per_task=1, nearest=True)
 
 
 def test_the_prefix_is_that_of_the_network_in_the_model_too():
