@@ -159,11 +159,13 @@ def check_backbone(manifest: Mapping[str, Any], model: PromptedModel) -> None:
     """Refuse a checkpoint of another backbone, naming both."""
     then, now = manifest["backbone"], model.backbone.spec()
     keys = ("fingerprint", "transform", "pooling", "normalize", "layers")
-    if any(then.get(key) != _plain(now.get(key)) for key in keys):
+    other = [key for key in keys if then.get(key) != _plain(now.get(key))]
+    if other:
         raise CheckpointError(
             expected=f"the backbone of the checkpoint, {_describe(then)}",
-            got=_describe(now),
-            remedy="Load the same weights with the same query features, or train anew.",
+            got=f"{_describe(now)}; what differs: {', '.join(other)}",
+            remedy="Load the same weights and processor with the same query features, or train "
+            "anew.",
         )
     words = manifest.get("words")
     if words is not None and words != words_of(model):
@@ -195,6 +197,7 @@ def _plain(value: Any) -> Any:
 def _describe(spec: Mapping[str, Any]) -> str:
     return (
         f"{spec.get('name')} (fingerprint {str(spec.get('fingerprint'))[:12]}, "
+        f"transform {str(spec.get('transform'))[:12]}, "
         f"pooling {spec.get('pooling')}, normalize {spec.get('normalize')}, "
         f"layers {_plain(spec.get('layers'))})"
     )

@@ -28,10 +28,10 @@ def check_trainable(
     model: PromptedModel, train: TrainSettings, classes: Sequence[int], name: str, task: int
 ) -> None:
     """Refuse a task from whose classes nothing can be learned as training is set."""
-    if model.trains(task) and train.mask == "task" and len(classes) < 2:
+    if model.trains(task) and train.mask == "task" and len(set(classes)) < 2:
         raise DataError(
             expected="at least two classes a task when mask is 'task'",
-            got=f"{len(classes)} in {name!r}",
+            got=f"{len(set(classes))} in {name!r}",
             remedy="Make larger tasks, or train with mask='seen'.",
         )
 

@@ -22,7 +22,7 @@ _NAMES = frozenset(
 )
 # Parts of a fast tokenizer that tokenising does not read, or that every call sets anew.
 _UNREAD = ("version", "truncation", "padding", "decoder")
-_CHEAP = ("padding_side", "truncation_side", "model_max_length", "model_input_names")
+_CHEAP = ("truncation_side", "model_max_length", "model_input_names")
 
 
 class TransformFingerprint:
@@ -41,7 +41,7 @@ class TransformFingerprint:
         """Return 64 hexadecimal digits, or "none" without a processor."""
         if processor is None:
             return "none"
-        signs = _json(_settings(processor) if kind == "vision" else _signs(processor))
+        signs = _json(_settings(processor) if kind == "vision" else _signs(processor, kind))
         if processor is not self._processor or signs != self._signs:
             words = "" if kind == "vision" else _vocabulary(processor)
             self._value = sha256_of_bytes(f"{signs}|{words}".encode())
@@ -57,13 +57,16 @@ def _settings(processor: Any) -> dict[str, Any]:
     return {"settings": kept, "called": called}
 
 
-def _signs(tokenizer: Any) -> dict[str, Any]:
+def _signs(tokenizer: Any, kind: Kind) -> dict[str, Any]:
+    # Positions of a decoder are counted over real tokens, so the side of padding changes no row of
+    # it, and a pipeline of transformers sets it. An encoder that counts by itself is another thing.
+    side = "right" if kind == "causal" else getattr(tokenizer, "padding_side", None)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     parts = ("normalizer", "pre_tokenizer", "post_processor") if backend is not None else ()
     return {
         "tokens": len(tokenizer) if hasattr(tokenizer, "__len__") else None,
         "special": getattr(tokenizer, "special_tokens_map", None),
-        "cheap": [getattr(tokenizer, name, None) for name in _CHEAP],
+        "cheap": [side, *(getattr(tokenizer, name, None) for name in _CHEAP)],
         "parts": [_state(getattr(backend, name)) for name in parts],
     }
 

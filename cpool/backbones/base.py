@@ -212,7 +212,16 @@ class Backbone(FrozenModel):
 
         Returns:
             For each layer keys, turned to their positions, and values: [1 heads T head_dim].
+
+        Raises:
+            BackboneError: no decoder.
         """
+        if self.kind != "causal":
+            raise BackboneError(
+                expected="a decoder, which keeps keys and values of what it has read",
+                got=f"{self.name!r} ({self.family}, {self.kind})",
+                remedy="Use a language model such as Llama, Qwen2 or GPT-2.",
+            )
         with active(Call()):
             return cache_of(self.model, ids[None].to(self.device))
 

@@ -74,13 +74,20 @@ def agreement(
 
     Args:
         backbone: the decoder.
-        texts: whose words are read.
+        texts: whose words are read; cut where they do not fit behind the longer prompt.
         first, second: prompts with a batch axis of 1, or None.
         batch_size: texts a pass.
+
+    Raises:
+        DataError: no texts.
     """
+    if not texts:
+        raise DataError(expected="texts to compare on", got="none", remedy="Give some.")
+    longest = max(_length(prompts) for prompts in (first, second))
+    room = None if backbone.max_tokens is None else backbone.max_tokens - longest
     apart, same, words = 0.0, 0, 0
     for start in range(0, len(texts), batch_size):
-        batch = backbone.prepare(list(texts[start : start + batch_size]))
+        batch = backbone.prepare(list(texts[start : start + batch_size]), room)
         number = int(batch["attention_mask"].sum())
         for part, agreeing in _parts(backbone, batch, first, second):
             apart += float(part) * number
@@ -113,6 +120,14 @@ def _parts(
         else:
             parts.append(compared(*pair))
     return parts
+
+
+def _length(prompts: Prompts | None) -> int:
+    """Return how many positions prompts take."""
+    if prompts is None:
+        return 0
+    tokens = 0 if prompts.tokens is None else prompts.tokens.shape[1]
+    return tokens + max((key.shape[2] for key, _ in prompts.layers.values()), default=0)
 
 
 def _states(backbone: Backbone, batch: Batch, prompts: Prompts | None) -> Float[Tensor, "n D"]:

@@ -10,6 +10,7 @@ from cpool.distil.comparing import text_prompts
 from cpool.errors import ConfigError, DataError
 from cpool.language import generate
 from cpool.seeding import seeded
+from cpool.settings import is_whole
 
 __all__ = ["OPENERS", "self_study"]
 
@@ -58,9 +59,9 @@ def self_study(
         DataError: a text without words.
     """
     for name, value in (("n", n), ("chunk", chunk), ("words", words), ("batch_size", batch_size)):
-        if value < 1:
+        if not is_whole(value) or value < 1:
             raise ConfigError(
-                expected=f"{name} of at least 1", got=str(value), remedy="Give a whole number."
+                expected=f"{name} of at least 1", got=repr(value), remedy="Give a whole number."
             )
     if not openers or temperature <= 0:
         raise ConfigError(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cpool._io import read_json, write_bytes, write_json
 from cpool.backbones import Backbone
-from cpool.errors import CheckpointError, CpoolError, DataError, PoolError
+from cpool.errors import CheckpointError, ConfigError, CpoolError, DataError, PoolError
 from cpool.initialisers import from_values
 from cpool.pool import PromptPool
 from cpool.prompter import Branch, EmbeddingSite, PrefixSite, Prompter, Site
@@ -68,6 +68,14 @@ def read_peft(folder: str | Path, *, task: int | None = None) -> Adapter:
             expected=f"an adapter that learns a prompt ({', '.join(TOKENS + CACHES)})",
             got=f"{kind} in {folder}",
             remedy="Other adapters change the model's weights; merge them into a model instead.",
+        )
+    wanted = ["num_virtual_tokens", "token_dim"]
+    wanted += ["num_layers", "num_attention_heads"] if kind in CACHES else []
+    if missing := [key for key in wanted if not isinstance(config.get(key), int)]:
+        raise CheckpointError(
+            expected=f"the numbers {', '.join(wanted)} in {folder / CONFIG}",
+            got=f"no {', '.join(missing)}",
+            remedy="Save the adapter again with PEFT.",
         )
     tensors = _tensors(folder)
     length, width = config["num_virtual_tokens"], config["token_dim"]
@@ -154,7 +162,14 @@ def export_peft(
 
     Raises:
         PoolError: no such slot, or prefixes that PEFT has no place for.
+        ConfigError: another task_type.
     """
+    if task_type not in ("CAUSAL_LM", "SEQ_2_SEQ_LM"):
+        raise ConfigError(
+            expected='task_type "CAUSAL_LM", or "SEQ_2_SEQ_LM" for an encoder–decoder',
+            got=repr(task_type),
+            remedy="Choose what the base model is; the slot alone does not tell.",
+        )
     folder, site, halves = Path(folder), branch.site, 2 if task_type == "SEQ_2_SEQ_LM" else 1
     if halves == 2 and not isinstance(site, EmbeddingSite):
         raise PoolError(

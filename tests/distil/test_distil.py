@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from cpool.backbones import TruncationWarning
 from cpool.distil import agreement, distil, divergence, routed_slots, self_study
 from cpool.distil.comparing import text_prompts
 from cpool.errors import BackboneError, ConfigError, DataError, PoolError
@@ -191,3 +192,25 @@ def test_what_cannot_work_is_refused() -> None:
         self_study(backbone, TEXT, 1, openers=[])
     with pytest.raises(DataError, match="a text with words"):
         self_study(backbone, " ", 1)
+
+
+def test_wrong_numbers_and_kinds_are_refused_with_the_reason() -> None:
+    backbone = tiny.backbone("llama")
+    prompts = text_prompts(backbone, TEXT)
+    with pytest.raises(DataError, match="texts to compare on"):
+        agreement(backbone, [], prompts, None)
+    seq2seq = tiny.backbone("t5")
+    with pytest.raises(BackboneError, match="a decoder, which keeps keys and values"):
+        distil(seq2seq, TEXT, ROWS, length=2)
+    with pytest.raises(BackboneError, match="a decoder, which keeps keys and values"):
+        self_study(seq2seq, TEXT, 2)
+
+
+def test_rows_that_do_not_fit_are_cut_alike_in_training_and_in_comparing() -> None:
+    backbone = tiny.backbone("llama")
+    long = [" ".join(["cat"] * 60)]
+    with pytest.warns(TruncationWarning, match="1 text"):
+        slot = distil(backbone, TEXT, long, length=2, epochs=1, quiet=True)
+    with pytest.warns(TruncationWarning, match="1 text"):
+        found = agreement(backbone, long, text_prompts(backbone, TEXT), slot.prompts())
+    assert found.words == tiny.TEXT - 15

@@ -179,6 +179,8 @@ def test_what_does_not_fit_is_refused():
         with pytest.raises(ConfigError, match="PromptTuning or PrefixTuning"):
             CpoolForCausalLM.of(method.build(tiny.backbone(kind)))
     model = wrapped("llama")
+    with pytest.raises(DataError, match="the name of a task"):
+        model.begin_task([0, 1])
     with pytest.raises(DataError, match="a completion for each"):
         model.rows(ANIMALS, ["red"])
     with pytest.raises(DataError, match=r"at most 61 tokens.*in row 1"):

@@ -177,9 +177,23 @@ def test_tied_weights_of_a_trained_copy_are_written_and_read(tmp_path) -> None:
     assert same(model.state_dict(), again.state_dict())
 
 
+def test_a_pipeline_changes_nothing_that_a_saved_model_is_known_by(bases, tmp_path) -> None:
+    """It pads on the left from then on, which is no other backbone."""
+    model = written(bases, 2, tmp_path / "before")
+    tokenizer = model.backbone.processor
+    before = model.backbone.transform_fingerprint
+    pipeline("text-generation", model=model, tokenizer=tokenizer)
+    tokenizer.padding_side = "left"
+    assert model.backbone.transform_fingerprint == before
+    model.save_pretrained(tmp_path / "after")
+    again = type(model).from_pretrained(tmp_path / "after")
+    assert same(model.state_dict(), again.state_dict())
+
+
 def test_push_to_hub_uploads_what_is_learned_and_nothing_else(bases, tmp_path, monkeypatch) -> None:
     model = written(bases, 0, tmp_path / "mine")
     seen: list[tuple[str, list[str], int]] = []
+    seen_names: list[str] = []
 
     class Repo:
         repo_id = "somebody/mine"
@@ -190,6 +204,9 @@ def test_push_to_hub_uploads_what_is_learned_and_nothing_else(bases, tmp_path, m
             return Repo()
 
         def create_commit(self, repo_id, operations, **options):
+            (config,) = [p for p in operations if p.path_in_repo == "config.json"]
+            text = Path(config.path_or_fileobj).read_text(encoding="utf-8")
+            seen_names.append(json.loads(text)["base_model"]["name"])
             sizes = [Path(part.path_or_fileobj).stat().st_size for part in operations]
             seen.append((repo_id, sorted(p.path_in_repo for p in operations), sum(sizes)))
 
@@ -197,7 +214,12 @@ def test_push_to_hub_uploads_what_is_learned_and_nothing_else(bases, tmp_path, m
 
     monkeypatch.setattr(hub, "hf_api", Api)
     monkeypatch.setattr(hub, "create_and_tag_model_card", lambda *a, **k: Card())
+    with pytest.raises(ConfigError, match="a folder of this machine"):
+        model.push_to_hub("mine")
+    assert not seen
+    model.base = "somebody/tiny-bert"
     model.push_to_hub("mine")
+    assert seen_names == ["somebody/tiny-bert"]
     ((repo, files, size),) = seen
     assert repo == "somebody/mine"
     assert files == ["README.md", "config.json", "model.safetensors"]

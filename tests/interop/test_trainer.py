@@ -263,6 +263,8 @@ def test_what_a_trainer_cannot_train_is_refused(tmp_path):
         made(model, task=[0, 4])
     with pytest.raises(DataError, match="at least two classes"):
         made(model, task=[0])
+    with pytest.raises(DataError, match="at least two classes"):
+        made(model, task=[0, 0])
     with pytest.raises(StateError, match="to train"):
         model.train()(**stacked(rows))
     made(model)

@@ -77,12 +77,18 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
         assert isinstance(readout, LabelReadout)
         return readout.words
 
-    def classes_of(self, task: str) -> list[int]:
+    def classes_of(self, task: Any) -> list[int]:
         """Return the class that stands for a task: its number, called as the task.
 
         Raises:
-            DataError: a name without words, or with those of an earlier task.
+            DataError: no name, one without words, or one with those of an earlier task.
         """
+        if not isinstance(task, str):
+            raise DataError(
+                expected="the name of a task, such as 'capitals'",
+                got=repr(task),
+                remedy="A language model learns completions, which have no classes.",
+            )
         number, words = len(self.prompted.tasks), self._words
         named = words.names
         if named is None or len(named) <= number:
@@ -94,9 +100,9 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
             raise
         return [number]
 
-    def runs(self, task: str) -> bool:
+    def runs(self, task: Any) -> bool:
         """Return whether the last task begun has this name."""
-        return self._words.of(self.prompted.tasks[-1]) == [readable(task)]
+        return isinstance(task, str) and self._words.of(self.prompted.tasks[-1]) == [readable(task)]
 
     def seen(self, batches: Batches, task: int) -> Batches:
         """Return what is asked in each batch, and the task as its class."""

@@ -19,16 +19,6 @@ from cpool.model import PromptedModel
 __all__ = ["Batches", "CpoolModel"]
 
 Batches: TypeAlias = Iterable[Mapping[str, Tensor]]
-WEIGHTS = "model.safetensors"
-HUB = (
-    "cache_dir",
-    "force_download",
-    "local_files_only",
-    "proxies",
-    "revision",
-    "subfolder",
-    "token",
-)
 
 
 class CpoolModel(PreTrainedModel):
@@ -42,6 +32,7 @@ class CpoolModel(PreTrainedModel):
         prompted: the model; train it here, or with a `cpool.Learner` before.
         running: whether a task has begun and not ended.
         task: the task that is told at test, if one is.
+        base: the hub id of the frozen model, where it was loaded from a folder; None otherwise.
     """
 
     config_class = CpoolConfig
@@ -51,6 +42,7 @@ class CpoolModel(PreTrainedModel):
         super().__init__(config)
         self.prompted = rebuilt(config) if prompted is None else prompted
         self.running, self.task = False, None
+        self.base: str | None = None
         self.post_init()
         self.train(self.prompted.training)
 
@@ -192,11 +184,28 @@ class CpoolModel(PreTrainedModel):
         """
         for key, value in described(self.prompted).items():
             setattr(self.config, key, value)
+        if self.base is not None:
+            self.config.base_model = {**self.config.base_model, "name": self.base}
         self.config.running = self.running
         # Copies: an output embedding may be tied to the input's, which the format has no place for.
         whole = self.state_dict() if state_dict is None else state_dict
         state = {key: value.detach().clone() for key, value in whole.items()}
         super().save_pretrained(save_directory, is_main_process, state, **options)
+
+    def push_to_hub(self, *args: Any, **options: Any) -> Any:  # type: ignore[override]
+        """Upload what `save_pretrained` writes, as `PreTrainedModel.push_to_hub` does.
+
+        Raises:
+            ConfigError: the frozen model was loaded from a folder, which nobody else has.
+        """
+        name = self.base or self.backbone.name
+        if Path(name).exists():
+            raise ConfigError(
+                expected="a frozen model that others can load by its name",
+                got=f"{name}, a folder of this machine",
+                remedy='Say its hub id: model.base = "organisation/name".',
+            )
+        return super().push_to_hub(*args, **options)
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
