@@ -15,7 +15,7 @@ __all__ = ["PromptSearch"]
 
 @dataclass(frozen=True)
 class PromptSearch(LabelMethod):
-    r"""`argmax_c log p(label_c | m*(x))`, `m* = argmax_m Σ_{(x, y)} log p(y | m(x))`.
+    r"""`argmax_c log p(label_c | m*(x))`, `m* = argmax_m Σ_{(x, y)} score(m(x), y)`.
 
     Nothing is learned but which template to use: the step of selection in APE, by one of its two
     scores (Zhou et al., *Large language models are human-level prompt engineers*, ICLR 2023; there
@@ -26,7 +26,8 @@ class PromptSearch(LabelMethod):
     Attributes:
         candidates: tried beside `template`, which is the first; of equal ones the first is taken.
         rows: training rows of each task at most, drawn at random.
-        score: "loss", the log-probability of the right label, or "accuracy".
+        score: "accuracy", or "loss", the log-probability of the right label, in which confident
+            mistakes cost much: a template that is right less often may win by it.
     """
 
     name: ClassVar[str] = "prompt_search"
@@ -45,7 +46,7 @@ class PromptSearch(LabelMethod):
         "{{ text }}\nWhich of these fits best: {{ labels | join(', ') }}?\nAnswer:",
     )
     rows: int = 64
-    score: Literal["loss", "accuracy"] = "loss"
+    score: Literal["accuracy", "loss"] = "accuracy"
 
     def __post_init__(self) -> None:
         """Refuse candidates that are no templates, and scores that are none."""
@@ -56,7 +57,7 @@ class PromptSearch(LabelMethod):
             Template(candidate)
         self.need(bool(self.candidates), "candidates", "with at least one template")
         self.need(is_whole(self.rows) and self.rows >= 1, "rows", "at least 1")
-        self.need(self.score in ("loss", "accuracy"), "score", '"loss" or "accuracy"')
+        self.need(self.score in ("accuracy", "loss"), "score", '"accuracy" or "loss"')
 
     def compose(self, backbone: Backbone) -> PromptedModel:
         """The language model, the words around a text, and the scores of the labels."""

@@ -23,8 +23,8 @@ class TemplateSearch(Rule):
 
     `S_m = Σ_{(x, y)} log p(y | m(x))` over rows of all tasks so far, p the softmax over the classes
     of the row's task; or how many rows are right. A sum needs no row of an older task again: what a
-    template reached there stays in it. The first of equal ones is taken; a task of one class tells
-    nothing.
+    template reached there stays in it, with the labels that it listed then. The first of equal ones
+    is taken; a task of one class tells nothing.
 
     Args:
         surround: of the model.

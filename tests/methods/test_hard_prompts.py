@@ -165,9 +165,9 @@ def test_templates_are_chosen_by_sums_over_the_rows_of_all_tasks(score) -> None:
 
 
 def test_only_some_rows_are_scored_and_the_seed_says_which() -> None:
-    scores = []
+    scores, options = [], {"labels": LABELS, "candidates": CANDIDATES}
     for seed in (0, 0, 1):
-        run = learner(PromptSearch(labels=LABELS, candidates=CANDIDATES, rows=3), seed=seed)
+        run = learner(PromptSearch(score="loss", rows=3, **options), seed=seed)
         run.fit_task(stream("llama")[0])
         layout = run.model.layout()["rules"][0]
         assert layout["rows"] == 3
