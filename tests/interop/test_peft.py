@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
 from cpool.backbones import Backbone, wrap_model
-from cpool.errors import CheckpointError, ConfigError, DataError, PoolError
+from cpool.errors import CheckpointError, DataError, PoolError
 from cpool.initialisers import normal
 from cpool.inject import encode
 from cpool.interop.peft import export_peft, pool_from_peft, prompter_from_peft, read_peft
@@ -189,9 +189,6 @@ def test_what_a_t5_has_no_place_for_is_refused(tmp_path) -> None:
     cache = branches("llama")[1]
     with pytest.raises(PoolError, match="a prompt at the embedding, for an encoder–decoder"):
         export_peft(cache, 0, tmp_path / "mine", task_type="SEQ_2_SEQ_LM")
-    with pytest.raises(ConfigError, match="\"SEQ_2_SEQ_LM\" for an encoder–decoder; got 'SEQ2SEQ'"):
-        export_peft(cache, 0, tmp_path / "mine", task_type="SEQ2SEQ")
-    assert not (tmp_path / "mine").exists()
     folder = export_peft(cache, 0, tmp_path / "mine", base="tiny-t5")
     with pytest.raises(CheckpointError, match="prompt tokens for 'tiny-t5', an encoder–decoder"):
         pool_from_peft([folder], tiny.backbone("t5"))
