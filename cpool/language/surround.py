@@ -60,4 +60,4 @@ class Surround:
             return f"Surround({self.around()})"
         names = self.words.of(self.words.classes)
         said = in_chat(self.words.tokenizer, "", "") if self.chat else None
-        return f"Surround({self.template}, {names}, {said}, {self.chooser.version})"
+        return f"Surround({self.template.source!r}, {names}, {said}, {self.chooser.version})"

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import numpy as np
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "pages" / "language-models.md").read_text(encoding="utf-8")
 SPEED = json.loads((ROOT / "benchmarks" / "results" / "speed-language.json").read_text("utf-8"))
@@ -17,3 +19,25 @@ def test_ratios_of_label_scores() -> None:
 def test_the_gain_of_a_mixed_batch() -> None:
     assert SPEED["generation"]["rows"] == 16
     assert f"are {SPEED['generation']['times_faster']:.1f} times as fast" in PAGE
+
+
+def test_what_examples_cost_that_are_run_once() -> None:
+    shared = SPEED["sharing_over_no_examples"]
+    once, each = shared["examples run once"], shared["examples in each row"]
+    assert f"{once:.1f} times as long as without them, in place of {each:.1f} times" in PAGE
+
+
+def test_the_table_of_texts_in_a_slot() -> None:
+    found = json.loads((ROOT / "benchmarks" / "results" / "cartridge.json").read_text("utf-8"))
+    assert found["settings"]["seeds"] == 3
+    rows = found["rows"]
+    base = np.mean([row["milliseconds"] for row in rows if row["way"] == "whole text"])
+    for way in ("no text", "first words", "slot", "whole text"):
+        mine = [row for row in rows if row["way"] == way]
+        assert len(mine) == 3
+        tokens = np.mean([row["tokens"] for row in mine])
+        right = [100 * row["accuracy"] for row in mine]
+        same = np.mean([100 * row["same_next_word"] for row in mine])
+        time = np.mean([row["milliseconds"] for row in mine]) / base
+        line = f"{np.mean(right):.0f} ± {np.std(right, ddof=1):.0f} % | {same:.0f} % | {time:.2f} ×"
+        assert f"| {way} | {tokens:.0f} | {line} |" in PAGE
