@@ -94,6 +94,7 @@ def run_trial(learner: Learner, stream: Stream) -> list[float]:
     """
     method = learner.model.method
     joint = method is not None and method.joint
+    learner.model.name_classes(stream.class_names)  # which `Learner.run` does
     with Truncations().once():
         for task in [stream.joint()] if joint else stream:
             learner.fit_task(task)
