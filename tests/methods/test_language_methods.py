@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cpool.errors import CheckpointError, ConfigError, DataError, StateError
+from cpool.experiment.trials import run_trial
 from cpool.initialisers import from_labels
 from cpool.language import LabelWords
 from cpool.learner import Learner
@@ -211,6 +212,8 @@ def test_names_come_from_the_stream_and_stay_with_the_checkpoint(tmp_path) -> No
     assert run.model.head.words.names == LABELS
     again = Learner.load(tmp_path, tiny.backbone("llama"), device="cpu", quiet=True)
     assert np.array_equal(again.predict_proba(TEXTS), run.predict_proba(TEXTS))
+    trial = run_trial(learner(ZeroShot(template=TEMPLATE)), named)
+    assert trial == run.matrix.values[-1].tolist()
     nameless = learner(ZeroShot(template=TEMPLATE))
     with pytest.raises(StateError, match="names of the classes"):
         nameless.fit_task(tasks[0])
