@@ -202,7 +202,9 @@ class Backbone(FrozenModel):
             BackboneError: a model without an output embedding.
         """
         head = self.language_model.get_output_embeddings()
-        return scaled(head(hidden.to(head.weight.dtype)), self.plain_model.config)
+        # Of states cut from longer rows torch would make a product a row, copying the table for each.
+        states = hidden.to(head.weight.dtype).contiguous()
+        return scaled(head(states), self.plain_model.config)
 
     def cache_of(self, ids: Int[Tensor, " T"]) -> list[tuple[Tensor, Tensor]]:
         """Return the keys and values that a decoder keeps of some tokens, layer by layer.
