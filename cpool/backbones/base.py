@@ -202,7 +202,7 @@ class Backbone(FrozenModel):
             BackboneError: a model without an output embedding.
         """
         head = self.language_model.get_output_embeddings()
-        # Of states cut from longer rows torch would make a product a row, copying the table for each.
+        # Of states cut from longer rows torch makes a product a row, and copies the table for each.
         states = hidden.to(head.weight.dtype).contiguous()
         return scaled(head(states), self.plain_model.config)
 
