@@ -5,12 +5,13 @@
     python -m benchmarks.study --check                            status 1 when they are out of date
 
 Each variation is an experiment in runs/studies/<name>/<k>, whose finished runs are not done again.
-When all are done, benchmarks/results/studies/<name>.json and the plot are written.
+After each panel benchmarks/results/studies/<name>.json and the plot are written, with the panels
+that are done; the page names those that are not.
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,23 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "studies"
 WORK = ROOT / "runs" / "studies"
 PAGE = ROOT / "docs" / "pages" / "studies.md"
+MACHINE = ("cpu", "threads", "torch", "python")
 ASSETS = ROOT / "docs" / "pages" / "assets"
 
 
-def run_study(study: Study, work: Path, seeds: list[int] | None = None) -> dict[str, Any]:
+def run_study(
+    study: Study,
+    work: Path,
+    seeds: list[int] | None = None,
+    on_panel: Callable[[dict[str, Any]], None] = lambda document: None,
+) -> dict[str, Any]:
     """Run all variations that are not done yet, and return the study's document.
 
     Args:
         study: from `read_study`.
         work: folder of its experiments; those in it are gone on with.
         seeds: instead of those of the file.
+        on_panel: called after each panel, with the document of the panels so far.
 
     Raises:
         CpoolError: whatever will not work; all experiments are checked before the first is run.
@@ -47,7 +55,7 @@ def run_study(study: Study, work: Path, seeds: list[int] | None = None) -> dict[
         Runner(cell.experiment, RunFolder(work / str(cell.number)), resume=True)
     points: list[dict[str, Any]] = []
     streams: dict[str, Any] = {}
-    seconds, environment = 0.0, {}
+    seconds, document = 0.0, {}
     for cell in cells:
         folder = RunFolder(work / str(cell.number))
         results = _run(cell, folder, len(cells))
@@ -58,16 +66,22 @@ def run_study(study: Study, work: Path, seeds: list[int] | None = None) -> dict[
         streams.setdefault(cell.panel, _stream(results))
         environment = read_json(folder.environment)
         seconds += environment["seconds"] or 0.0
-    return study_document(
-        study,
-        points,
-        version=environment["cpool"],
-        seeds=list(cells[0].experiment.seeds),
-        experiments=len(cells),
-        streams=streams,
-        environment={key: environment[key] for key in ("cpu", "threads", "torch", "python")},
-        seconds=seconds,
-    )
+        done = cell.number + 1
+        if done == len(cells) or cells[done].panel != cell.panel:
+            document = study_document(
+                study,
+                points,
+                version=environment["cpool"],
+                seeds=list(cell.experiment.seeds),
+                experiments=done,
+                streams=dict(streams),
+                environment={
+                    key: environment[key] for key in ("cpu", "threads", "torch", "python")
+                },
+                seconds=seconds,
+            )
+            on_panel(document)
+    return document
 
 
 def _run(cell: Cell, folder: RunFolder, total: int) -> dict[str, Any]:
@@ -144,9 +158,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         for file in args.files:
             study = read_study(file)
-            document = run_study(study, args.work / study.name, args.seeds)
-            write_json(args.results / f"{study.name}.json", document)
-            write_bytes(plot_path(study.name, args.assets), plot_svg(document).encode())
+
+            def keep(document: dict[str, Any]) -> None:
+                write_json(args.results / f"{document['name']}.json", document)
+                write_bytes(plot_path(document["name"], args.assets), plot_svg(document).encode())
+
+            run_study(study, args.work / study.name, args.seeds, keep)
     except CpoolError as error:
         sys.exit(f"{error}")
     except KeyboardInterrupt:

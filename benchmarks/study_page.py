@@ -147,8 +147,10 @@ def _facts(document: Mapping[str, Any]) -> list[str]:
     ]
     few = "" if len(seeds) > 2 else f" Only {len(seeds)} seed{'s' * (len(seeds) > 1)}."
     environment = document["environment"]
+    left = [name for name, _ in document["settings"]["panels"] if name not in document["streams"]]
+    missing = f" Not run yet: {', '.join(left)}." if left else ""
     return [
         f"{'; '.join(streams)}. Seeds {', '.join(map(str, seeds))}.{few} "
         f"{document['experiments']} experiments, {document['seconds'] / 60:,.0f} min; cpool "
-        f"{document['version']}, {environment['cpu']}, {environment['threads']} thread(s)."
+        f"{document['version']}, {environment['cpu']}, {environment['threads']} thread(s).{missing}"
     ]

@@ -83,6 +83,7 @@ def made(points: list[tuple[Any, ...]], **changes: Any) -> dict[str, Any]:
         "seeds": [0, 1, 2], "experiments": 2, "seconds": 90.0,
         "streams": {"": {"name": "s", "tasks": 2, "test_samples": 9, "backbone": "b"}},
         "environment": {"cpu": "a cpu", "threads": 1},
+        "settings": {"panels": []},
         "points": [dict(zip(keys, point, strict=True)) for point in points], **changes,
     }  # fmt: skip
 
@@ -93,10 +94,10 @@ def made(points: list[tuple[Any, ...]], **changes: Any) -> dict[str, Any]:
 def test_a_study_runs_every_variation_in_every_panel_and_goes_on(write, tmp_path, monkeypatch):
     words = ["--work", str(tmp_path / "work"), "--results", str(tmp_path / "results")]
     words += ["--assets", str(tmp_path)]
-    file, done, real = write(), [], Runner._one
+    file, done, real, stops = write(), [], Runner._one, [5]
 
     def one(self, job, stream, prepared):
-        if len(done) == 5:
+        if len(done) in stops:
             raise KeyboardInterrupt
         done.append(job)
         return real(self, job, stream, prepared)
@@ -105,10 +106,18 @@ def test_a_study_runs_every_variation_in_every_panel_and_goes_on(write, tmp_path
     with pytest.raises(SystemExit, match="what is finished is kept"):
         study.main([str(file), *words])
     assert not (tmp_path / "results").exists()
-    monkeypatch.setattr(Runner, "_one", lambda *a: (done.append(a[1]), real(*a))[1])
+    stops[0] = 9  # in the second panel
+    with pytest.raises(SystemExit, match="what is finished is kept"):
+        study.main([str(file), *words])
+    part = json.loads((tmp_path / "results" / "slots.json").read_text(encoding="utf-8"))
+    assert {point["panel"] for point in part["points"]} == {"two tasks"}
+    assert part["experiments"] == 2
+    assert "Not run yet: one." in page([part])
+    stops.clear()
     study.main([str(file), *words])
     assert len(done) == 2 * 2 * 2 * 2
     document = json.loads((tmp_path / "results" / "slots.json").read_text(encoding="utf-8"))
+    assert "Not run yet" not in page([document])
     assert document["settings"] == settings_of(read_study(file))
     assert (tmp_path / "study-slots.svg").read_text(encoding="utf-8") == plot_svg(document)
     points = iter(document["points"])
