@@ -1,0 +1,355 @@
+"""Make the page of hard prompts, soft prompts and fine-tuning from the committed results.
+
+python -m benchmarks.hard_vs_soft_page            writes docs/pages/hard-and-soft.md and its picture
+python -m benchmarks.hard_vs_soft_page --check    writes nothing; status 1 when out of date
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cost_plot import Mark, cost_svg
+from benchmarks.study_results import Table
+from benchmarks.tables import RESULTS, ROOT
+from cpool._io import read_json, write_bytes
+from cpool.report import text
+from cpool.report.results import Stat
+
+PAGE = ROOT / "docs" / "pages" / "hard-and-soft.md"
+PLOT = ROOT / "docs" / "pages" / "assets" / "hard-and-soft-cost.svg"
+MAIN, STUDY = "hard-vs-soft", "hard_vs_soft"
+FULL, LORA = "fine_tune_words", "lora"
+WATTS = 10.0
+KINDS = {
+    "hard prompts": ("zero_shot", "few_shot", "prompt_search"),
+    "a learned hard prompt": ("pez",),
+    "soft prompts": ("prompt_tuning", "prefix_tuning"),
+    "a changed model": ("lora", "fine_tune_words"),
+    "heads on frozen features": ("linear_head", "ncm", "ranpac", "prompt_ridge"),
+}
+HARD = "hard prompts"
+SOFT = "prompt_tuning"
+
+HEAD = """\
+# Hard prompts, soft prompts, fine-tuning
+
+<!-- Made by `python -m benchmarks.hard_vs_soft_page` from benchmarks/results; changes by hand are
+     lost. -->
+
+One language model, one task, and every way to specialise it, side by side: words put in front of a
+text, a few learned tokens, another model, or a head on frozen features. SNIPS has seven intents;
+each method sees 16 queries of each, and is judged on 40 others of each. The model is
+SmolLM2-135M-Instruct in bfloat16; what trains, trains in float32. Rates were searched on a fifth of
+the training queries, three trials a method. Mean ± sample deviation over three seeds.
+
+```bash
+python -m benchmarks.smollm2                # the model, once
+python -m benchmarks.run_all hard-vs-soft   # resumes
+```
+"""
+
+COLUMNS = """\
+- **trained**: parameters that gradients trained, and their share of the model's {size}.
+  **stored**: bytes to keep for the task; a prompt of this library comes with the statistics of the
+  router that will choose it among others, which are most of its bytes.
+- **train s**: seconds of one core. **energy**: an estimate, these seconds times {watts:g} W, about
+  what a busy core of a server draws; nothing was metered. **TFLOP**: operations of all training
+  steps, counted by torch in one of them. Full fine-tuning has fewer than a prompt, whose tokens
+  make every text longer, and takes longer all the same: its weights train in float32.
+- **memory**: the peak of a process that trains with four queries a step, without what the libraries
+  take. **tokens**: what a request has beside its text, template and prompt together.
+  **ms a request**: one that comes alone. Both, and the ratios below, are from
+  `python benchmarks/speed/tuning.py`.
+"""
+
+
+def _kind(method: str) -> str:
+    return next(kind for kind, methods in KINDS.items() if method in methods)
+
+
+class Comparison:
+    """The rows of the comparison, by label, with what was measured of each.
+
+    Args:
+        results: content of results.json.
+        speed: content of speed-tuning.json.
+    """
+
+    def __init__(self, results: Mapping[str, Any], speed: Mapping[str, Any]) -> None:
+        self.results, self.speed = results, speed
+        self.runs: dict[str, list[Mapping[str, Any]]] = {}
+        for run in results["runs"]:
+            self.runs.setdefault(run["label"], []).append(run)
+
+    def stat(self, label: str, key: str = "average_accuracy") -> Stat:
+        """Return mean and deviation of what was measured of a row."""
+        found = Stat.of(run[key] for run in self.runs[label])
+        assert found is not None
+        return found
+
+    def accuracy(self, label: str) -> Stat:
+        """Return the accuracy of a row in percent."""
+        found = Stat.of(100 * run["average_accuracy"] for run in self.runs[label])
+        assert found is not None
+        return found
+
+    def of_kind(self, kind: str) -> list[str]:
+        """Return the rows of a kind, in order."""
+        return [label for label, runs in self.runs.items() if _kind(runs[0]["method"]) == kind]
+
+    def best(self, labels: Sequence[str]) -> str:
+        """Return the row with the highest accuracy."""
+        return max(labels, key=lambda label: self.accuracy(label).mean)
+
+    def measured(self, label: str, key: str) -> Any:
+        """Return what the step of tuning cost; None where nothing trains."""
+        return self.speed["rows"][label].get(key)
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the model."""
+        return int(self.runs[FULL][0]["trainable_parameters"])
+
+    def teraflops(self, label: str) -> float | None:
+        """Return the operations of all steps of training, in units of 10^12."""
+        step, run = self.measured(label, "flops_per_step"), self.runs[label][0]
+        if step is None:
+            return None
+        samples = self.results["stream"]["train_sizes"][0]
+        size = run["train"]["batch_size"]
+        assert size == self.speed["batch_size"]
+        return float(run["train"]["epochs"] * -(-samples // size) * step / 1e12)
+
+    def table(self) -> list[str]:
+        """Return the table of all rows, by kind."""
+        heads = ["", "accuracy %", "trained", "stored", "train s", "energy", "TFLOP", "memory"]
+        heads += ["tokens", "ms a request"]
+        lines = [f"| {' | '.join(heads)} |", f"| --- |{' ---: |' * (len(heads) - 1)}"]
+        for kind in KINDS:
+            lines.append(f"| *{kind}* |{' |' * (len(heads) - 1)}")
+            lines += [f"| {' | '.join(self._row(label))} |" for label in self.of_kind(kind)]
+        return lines
+
+    def _row(self, label: str) -> list[str]:
+        trained = self.stat(label, "trainable_parameters").mean
+        seconds = self.stat(label, "train_seconds").mean
+        work, memory = self.teraflops(label), self.measured(label, "peak_bytes")
+        cells = [
+            f"`{label}`",
+            text.with_deviation(self.accuracy(label), 1.0, 1),
+            f"{text.count(trained)} ({_share(trained / self.parameters)})" if trained else "0",
+            text.size(self.stat(label, "bytes_per_task").mean),
+            f"{seconds:.1f}" if seconds < 10 else f"{seconds:,.0f}",
+            _joules(WATTS * seconds),
+            "–" if work is None else f"{work:.1f}",
+            "–" if memory is None else text.size(memory),
+            f"{self.measured(label, 'tokens_added'):.0f}",
+            f"{1000 * self.measured(label, 'request_seconds'):.0f}",
+        ]
+        return [cell.replace(text.MISSING, "–") for cell in cells]
+
+    def targets(self) -> list[str]:
+        """Return what was aimed at, what came, and whether it is met."""
+        prompts = [label for label, runs in self.runs.items() if runs[0]["method"] == SOFT]
+        best, hard = self.best(prompts), self.best(self.of_kind(HARD))
+        ahead = self._gain(best, hard)
+        behind = self._gain(best, LORA)
+        share = max(self.stat(p, "trainable_parameters").mean for p in prompts) / self.parameters
+        step = max(self.measured(p, "step_over_full") for p in prompts)
+        memory = max(self.measured(p, "peak_bytes") for p in prompts)
+        memory /= self.measured(FULL, "peak_bytes")
+        peft = self.speed["words"]["step_over_peft"]
+        rows = [
+            (
+                f"`{best}` not behind the best hard prompt, `{hard}`",
+                _signed(ahead),
+                ahead.mean >= 0,
+            ),
+            ("within 3 points of LoRA", _signed(behind), behind.mean >= -3),
+            ("at most 0.1 % of the parameters", _share(share), share <= 0.001),
+            ("a step in at most 60 % of the time of full fine-tuning", f"{step:.0%}", step <= 0.6),
+            ("at most 50 % of its peak memory", f"{memory:.0%}", memory <= 0.5),
+            ("a step in no more time than PEFT's, same words", f"{peft:.2f} ×", peft <= 1),
+        ]
+        lines = ["| aim | measured | met |", "| --- | --- | --- |"]
+        for aim, measured, met in rows:
+            measured = measured.replace("%", " %") if " %" not in measured else measured
+            lines.append(f"| {aim} | {measured} | {'yes' if met else '**no**'} |")
+        return lines
+
+    def _gain(self, one: str, other: str) -> Stat:
+        left, right = ({r["seed"]: r for r in self.runs[name]} for name in (one, other))
+        key = "average_accuracy"
+        found = Stat.of(100 * (left[seed][key] - right[seed][key]) for seed in left)
+        assert found is not None
+        return found
+
+    def found(self) -> str:
+        """Say what the table says."""
+        named = {kind: self.best(self.of_kind(kind)) for kind in KINDS}
+        said = [
+            f"{kind}: `{label}` {text.with_deviation(self.accuracy(label), 1.0, 1)} %"
+            for kind, label in named.items()
+        ]
+        lead = self.best(list(self.runs))
+        heads = self.of_kind("heads on frozen features")
+        closed = self.best([x for x in heads if not self.stat(x, "trainable_parameters").mean])
+        prompts = [label for label, runs in self.runs.items() if runs[0]["method"] == SOFT]
+        prompt = self.best(prompts)
+        return (
+            f"The best of each kind: {'; '.join(said)}. `{lead}` leads the table. `{closed}`, "
+            f"which trains nothing, has {_signed(self._gain(closed, prompt))} on `{prompt}`, for "
+            f"{self.stat(closed, 'train_seconds').mean:.1f} s in place of "
+            f"{self.stat(prompt, 'train_seconds').mean:.0f} s: where features and a closed form "
+            "do, they are the first thing to try. A prompt keeps the model a language model, whose "
+            "answers are words, also labels that it was never shown."
+        )
+
+    def plot(self) -> str:
+        """Draw accuracy over the seconds of training."""
+        marks = [
+            Mark(
+                label,
+                kind,
+                max(0.01, self.stat(label, "train_seconds").mean),
+                self.accuracy(label),
+            )
+            for kind in KINDS
+            for label in self.of_kind(kind)
+        ]
+        units = {0.01: "0.01 s", 0.1: "0.1 s", 1.0: "1 s", 10.0: "10 s", 100.0: "100 s"}
+        return cost_svg(
+            marks, "training on one core (logarithmic)", "Accuracy against training time", units
+        )
+
+
+def _share(value: float) -> str:
+    percent = 100 * value
+    return f"{percent:.3g} %" if percent < 100 else "100 %"
+
+
+def _joules(value: float) -> str:
+    if value < 1:
+        return "< 1 J"
+    return f"{value:.0f} J" if value < 1000 else f"{value / 1000:.2g} kJ"
+
+
+def _signed(stat: Stat) -> str:
+    spread = "" if stat.deviation is None else f" ± {stat.deviation:.1f}"
+    return f"{round(stat.mean, 1) + 0:+.1f}{spread} points".replace("-", "−")
+
+
+def by_examples(document: Mapping[str, Any]) -> list[str]:
+    """Return, for each data set and number of examples, the best hard and soft prompt and others.
+
+    Args:
+        document: of the study, with the panels that are done.
+    """
+    table, metric = Table(document), "average_accuracy"
+    methods = {
+        m.get("label", m["name"]): m["name"] for m in document["settings"]["experiment"]["method"]
+    }
+    columns = {
+        "best hard prompt": [x for x in methods if _kind(methods[x]) == HARD],
+        "prompt tuning": [x for x in methods if methods[x] == SOFT],
+        "prefix tuning": [x for x in methods if methods[x] == "prefix_tuning"],
+        "LoRA": [LORA],
+        "fine-tuning": [FULL],
+        "best head": [x for x in methods if _kind(methods[x]) == "heads on frozen features"],
+    }
+    lines = [f"| {document['x']} | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
+    for panel in table.panels:
+        lines.append(f"| *{panel}* |{' |' * len(columns)}")
+        for x in table.xs(panel):
+            cells = []
+            for labels in columns.values():
+                stats = [s for label in labels if (s := table.stat(panel, label, x, metric))]
+                top = max(stats, key=lambda s: s.mean) if stats else None
+                cells.append(text.with_deviation(top, 1.0, 1).replace(text.MISSING, "–"))
+            lines.append(f"| {x} | {' | '.join(cells)} |")
+    return lines
+
+
+def stream_rows(documents: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return accuracy and forgetting of each row of the streams, side by side.
+
+    Args:
+        documents: heading → content of results.json.
+    """
+    runs: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+    for heading, results in documents.items():
+        for run in results["runs"]:
+            runs.setdefault(run["label"], {}).setdefault(heading, []).append(run)
+    heads = [f"{what}, {heading}" for heading in documents for what in ("accuracy %", "forgetting")]
+    lines = [f"| | {' | '.join(heads)} |", f"| --- |{' ---: |' * len(heads)}"]
+    for label, found in runs.items():
+        cells = []
+        for heading in documents:
+            for key in ("average_accuracy", "forgetting"):
+                stat = Stat.of(run[key] for run in found.get(heading, []))
+                cells.append(text.with_deviation(stat, 100.0, 1).replace(text.MISSING, "–"))
+        lines.append(f"| `{label}` | {' | '.join(cells)} |")
+    return lines
+
+
+STREAMS = {"language-stream": "task not known", "language-stream-task": "task known"}
+
+
+def outputs(results: Path = RESULTS) -> dict[Path, str]:
+    """Return what the page and its picture must hold."""
+    made = Comparison(
+        read_json(results / MAIN / "results.json"), read_json(results / "speed-tuning.json")
+    )
+    columns = COLUMNS.format(size=f"{made.parameters:,}", watts=WATTS)
+    lines = [HEAD, *made.table(), "", columns, made.found(), ""]
+    lines += ['<div class="flow">', f'--8<-- "{PLOT.name}"', "</div>", ""]
+    lines += ["What takes less than 0.01 s stands there.", "", "## What was aimed at", ""]
+    lines += [*made.targets(), ""]
+    study = results / "studies" / f"{STUDY}.json"
+    if study.is_file():
+        document = read_json(study)
+        lines += ["## From how many examples on", "", document["question"], ""]
+        lines += [
+            "The best of several rows is taken after the fact, on test queries, for the hard",
+        ]
+        lines += [
+            "prompts and heads as for prompt tuning; [the study](studies.md) has each row.",
+            "",
+        ]
+        lines += [*by_examples(document), ""]
+        lines += ['<div class="flow">', f'--8<-- "study-{STUDY}.svg"', "</div>", ""]
+    streams = {
+        heading: read_json(results / name / "results.json")
+        for name, heading in STREAMS.items()
+        if (results / name / "results.json").is_file()
+    }
+    if streams:
+        lines += ["## When tasks come one after another", ""]
+        lines += [f"{_sentence(next(iter(streams.values()))['description'])}", ""]
+        lines += [*stream_rows(streams), ""]
+    return {PAGE: "\n".join(lines).rstrip() + "\n", PLOT: made.plot()}
+
+
+def _sentence(description: str) -> str:
+    return description.rstrip(".") + ". Three seeds, mean ± sample deviation; forgetting in points."
+
+
+def main() -> None:
+    """Write the files, or compare them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compare, write nothing")
+    check = parser.parse_args().check
+    for path, content in outputs().items():
+        if not check:
+            write_bytes(path, content.encode())
+            print(path.relative_to(ROOT))
+        elif not path.is_file() or path.read_text(encoding="utf-8") != content:
+            sys.exit(
+                f"{path.relative_to(ROOT)} is out of date: python -m benchmarks.hard_vs_soft_page"
+            )
+
+
+if __name__ == "__main__":
+    main()

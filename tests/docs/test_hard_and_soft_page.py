@@ -1,0 +1,156 @@
+"""The page of hard and soft prompts says what the committed results say, and judges rightly."""
+
+import re
+
+import pytest
+
+from benchmarks import hard_vs_soft_page as page
+from benchmarks.cost_plot import Mark, cost_svg
+from benchmarks.hard_vs_soft_page import Comparison
+from cpool.report.results import Stat
+
+PLAIN = {"epochs": 4, "batch_size": 4}
+ROWS = {
+    # label: method, accuracy of two seeds, trained parameters
+    "zero": ("zero_shot", [0.30, 0.34], 0),
+    "two": ("few_shot", [0.70, 0.72], 0),
+    "soft": ("prompt_tuning", [0.90, 0.92], 1_000),
+    "softer": ("prompt_tuning", [0.80, 0.80], 500),
+    "pez": ("pez", [0.50, 0.50], 400),
+    "lora": ("lora", [0.92, 0.90], 20_000),
+    "fine_tune_words": ("fine_tune_words", [0.94, 0.94], 1_000_000),
+    "ncm": ("ncm", [0.60, 0.60], 0),
+    "ridge": ("ranpac", [0.91, 0.91], 0),
+}
+
+
+def comparison(*, peft: float = 0.9, step: float = 0.3, **accuracies: list[float]) -> Comparison:
+    runs = [
+        {
+            "label": label,
+            "method": method,
+            "seed": seed,
+            "average_accuracy": value,
+            "trainable_parameters": trained,
+            "bytes_per_task": 4 * trained,
+            "train_seconds": 2.0,
+            "train": PLAIN,
+        }
+        for label, (method, values, trained) in ROWS.items()
+        for seed, value in enumerate(accuracies.get(label, values))
+    ]
+    trains = {"flops_per_step": 2e9, "step_over_full": step, "peak_bytes": 400}
+    full = {"flops_per_step": 3e9, "step_over_full": 1.0, "peak_bytes": 1000}
+    rows = {
+        label: {"tokens_added": 4, "request_seconds": 0.03, **(trains if trained else {})}
+        for label, (_, _, trained) in ROWS.items()
+    }
+    rows["fine_tune_words"].update(full)
+    speed = {"rows": rows, "batch_size": 4, "words": {"step_over_peft": peft}}
+    return Comparison({"runs": runs, "stream": {"train_sizes": [110]}}, speed)
+
+
+def cells(lines: list[str]) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
+
+
+def test_the_committed_page_is_what_the_committed_results_give() -> None:
+    for path, content in page.outputs().items():
+        assert path.read_text(encoding="utf-8") == content, (
+            "out of date: python -m benchmarks.hard_vs_soft_page"
+        )
+
+
+def test_aims_that_are_met() -> None:
+    rows = cells(comparison().targets())
+    assert [row[2] for row in rows] == ["yes"] * 6
+    assert rows[0][:2] == [
+        "`soft` not behind the best hard prompt, `two`",
+        "+20.0 ± 0.0 points",
+    ]
+    # −2 and +2 against LoRA, seed by seed
+    assert rows[1][1] == "+0.0 ± 2.8 points"
+    assert [row[1] for row in rows[2:]] == ["0.1 %", "30 %", "40 %", "0.90 ×"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "missed"),
+    [
+        ({"two": [0.93, 0.93]}, 0),
+        ({"lora": [0.95, 0.95]}, 1),
+        ({"step": 0.61}, 3),
+        ({"peft": 1.01}, 5),
+    ],
+)
+def test_aims_that_are_missed(changes, missed) -> None:
+    judged = [row[2] for row in cells(comparison(**changes).targets())]
+    assert judged == ["**no**" if k == missed else "yes" for k in range(6)]
+
+
+def test_the_row_of_a_prompt() -> None:
+    rows = {row[0]: row for row in cells(comparison().table())}
+    # 28 steps of 4 rows of 110, 4 epochs, 2e9 operations each; 2 s at 10 W
+    assert rows["`soft`"][1:5] == ["91.0 ± 1.4", "1.00k (0.1 %)", "4.00 kB", "2.0"]
+    assert rows["`soft`"][5:] == ["20 J", "0.2", "400 B", "4", "30"]
+    assert rows["`ncm`"][2:4] == ["0", "0 B"]
+    assert rows["`ncm`"][6:8] == ["–", "–"]
+
+
+def test_what_was_found_names_the_best_of_each_kind() -> None:
+    said = comparison().found()
+    assert "`fine_tune_words` leads the table" in said
+    assert "`ridge`, which trains nothing, has +0.0 ± 1.4 points on `soft`" in said
+    assert "hard prompts: `two` 71.0 ± 1.4 %" in said
+
+
+def test_the_best_of_several_rows_by_examples() -> None:
+    methods = [{"name": "few_shot", "label": "one"}, {"name": "few_shot", "label": "two"}]
+    methods += [{"name": "prompt_tuning"}]
+    values = {("one", 4): 0.2, ("one", 16): 0.8, ("two", 4): 0.4, ("two", 16): 0.6}
+    values |= {("prompt_tuning", 4): 0.5, ("prompt_tuning", 16): 0.9}
+    points = [
+        {"panel": "a set", "x": x, "series": label, "seed": 0, "average_accuracy": value}
+        for (label, x), value in values.items()
+    ]
+    document = {"x": "rows", "y": ["average_accuracy"], "points": points}
+    document["settings"] = {"experiment": {"method": methods}}
+    lines = cells(page.by_examples(document))
+    assert lines[1] == ["4", "40.0", "50.0", "–", "–", "–", "–"]
+    assert lines[2] == ["16", "80.0", "90.0", "–", "–", "–", "–"]
+
+
+def test_forgetting_of_streams_side_by_side() -> None:
+    def run(label: str, accuracy: float, forgetting: float | None) -> dict[str, object]:
+        return {"label": label, "average_accuracy": accuracy, "forgetting": forgetting}
+
+    lines = page.stream_rows(
+        {
+            "not told": {"runs": [run("a", 0.5, 0.1), run("a", 0.7, 0.1), run("b", 0.9, None)]},
+            "told": {"runs": [run("a", 0.8, 0.0)]},
+        }
+    )
+    assert cells(lines)[0] == ["`a`", "60.0 ± 14.1", "10.0 ± 0.0", "80.0", "0.0"]
+    assert cells(lines)[1] == ["`b`", "90.0", "–", "–", "–"]
+
+
+def test_marks_stand_where_cost_and_accuracy_are_and_names_do_not_meet() -> None:
+    marks = [
+        Mark("a", "cheap", 1.0, Stat(50.0, 2.0, 3)),
+        Mark("b with a long name", "cheap", 10.0, Stat(70.0, None, 1)),
+        Mark("c with a long name", "dear", 10.5, Stat(70.5, None, 1)),
+        Mark("d", "dear", 100.0, Stat(90.0, 1.0, 3)),
+    ]
+    svg = cost_svg(marks, "cost", "a title", {1.0: "1 s", 10.0: "10 s", 1000.0: "too far"})
+    places = [
+        (float(x), float(y))
+        for x, y in re.findall(r'class="mark"[^>]*translate\(([\d.]+) ([\d.]+)\)', svg)
+    ]
+    xs, ys = zip(*places, strict=True)
+    # From the top down: d, c, b, a. The axis of cost is logarithmic: 10 is halfway.
+    assert xs[2] - xs[3] == pytest.approx(xs[0] - xs[2], abs=0.2)
+    assert ys[3] - ys[2] == pytest.approx(ys[2] - ys[0], abs=0.2)
+    names = re.findall(r'class="name".*?text-anchor="(\w+)" x="([\d.]+)" y="([\d.]+)">([^<]+)', svg)
+    long = [(anchor, float(x), float(y)) for anchor, x, y, name in names if "long" in name]
+    assert long[0][0] != long[1][0] or abs(long[0][2] - long[1][2]) >= 12
+    assert "too far" not in svg
+    assert "a title: a 50.0 % at 1" in svg
