@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -71,7 +71,11 @@ def _said(count: int, limit: int) -> str:
 
 
 def prepare(
-    texts: Any, tokenizer: Any, max_tokens: int | None, around: Around = ("", "")
+    texts: Any,
+    tokenizer: Any,
+    max_tokens: int | None,
+    around: Around = ("", ""),
+    taken: Sequence[int] | None = None,
 ) -> dict[str, Tensor]:
     """Tokenise texts and pad them to the longest, on the tokenizer's own side.
 
@@ -81,15 +85,17 @@ def prepare(
         max_tokens: longer texts are cut to so many tokens, special tokens kept; None: never.
         around: what stands before and after each text, or a function that gets the texts and
             returns such a pair for each; only the text between is cut.
+        taken: how many of `max_tokens` are taken by what stands beside each text; none by default.
 
     Raises:
         DataError: no texts, something that is not a text, or an empty one.
     """
     texts = _check(texts)
     pairs = around(texts) if callable(around) else [around] * len(texts)
+    limit = _Limit(max_tokens, [0] * len(texts) if taken is None else list(taken))
     if any(map(any, pairs)):
-        texts = _surrounded(texts, tokenizer, max_tokens, pairs)
-    rows = _tokenise(texts, tokenizer, max_tokens)
+        texts = _surrounded(texts, tokenizer, limit, pairs)
+    rows = _tokenise(texts, tokenizer, limit)
     empty = [i for i, ids in enumerate(rows["input_ids"]) if not ids]
     if empty:
         raise DataError(
@@ -118,19 +124,36 @@ def _check(texts: Any) -> list[str]:
     return [str(item) for item in texts]
 
 
+class _Limit(NamedTuple):
+    """Most tokens of a row, and how many of them are not the text's."""
+
+    whole: int | None
+    taken: Sequence[int]
+
+    def of(self, row: int) -> int:
+        """Return most tokens of a text; only where there is a limit."""
+        assert self.whole is not None
+        return self.whole - self.taken[row]
+
+    def exceeded(self, lengths: Sequence[int]) -> list[int]:
+        """Return which rows have more tokens."""
+        if self.whole is None:
+            return []
+        return [i for i, length in enumerate(lengths) if length > self.of(i)]
+
+
 def _surrounded(
-    texts: list[str], tokenizer: Any, limit: int | None, pairs: Sequence[tuple[str, str]]
+    texts: list[str], tokenizer: Any, limit: _Limit, pairs: Sequence[tuple[str, str]]
 ) -> list[str]:
     """Put words around each text, and cut those texts that would be too long with them."""
     whole = [f"{before}{text}{after}" for text, (before, after) in zip(texts, pairs, strict=True)]
-    if limit is None:
+    if limit.whole is None:
         return whole
-    lengths = [len(ids) for ids in tokenizer(whole, verbose=False)["input_ids"]]
-    long = [i for i, length in enumerate(lengths) if length > limit]
+    long = limit.exceeded([len(ids) for ids in tokenizer(whole, verbose=False)["input_ids"]])
     for i in long:
-        whole[i] = _cut_inside(texts[i], tokenizer, limit, pairs[i])
+        whole[i] = _cut_inside(texts[i], tokenizer, limit.of(i), pairs[i])
     if long:
-        _note([texts[i] for i in long], limit)
+        _note([texts[i] for i in long], limit.whole)
     return whole
 
 
@@ -141,7 +164,7 @@ def _cut_inside(text: str, tokenizer: Any, limit: int, around: tuple[str, str]) 
         excess = len(tokenizer(whole, verbose=False)["input_ids"]) - limit
         if excess <= 0:
             return whole
-        ids = tokenizer.encode(text, add_special_tokens=False)
+        ids = tokenizer.encode(text, add_special_tokens=False, verbose=False)
         if len(ids) <= excess:
             raise DataError(
                 expected=f"words around a text that leave room for it in {limit} tokens",
@@ -163,24 +186,25 @@ def _note(texts: list[str], limit: int) -> None:
     collector.limit = limit
 
 
-def _tokenise(texts: list[str], tokenizer: Any, limit: int | None) -> dict[str, list[list[int]]]:
+def _tokenise(texts: list[str], tokenizer: Any, limit: _Limit) -> dict[str, list[list[int]]]:
     options: dict[str, Any] = {"padding": False, "return_attention_mask": False, "verbose": False}
     rows = {k: list(v) for k, v in tokenizer(texts, truncation=False, **options).items()}
-    if limit is None:
+    if limit.whole is None:
         return rows
-    if limit < 1 + tokenizer.num_special_tokens_to_add():
+    least = limit.whole - max(limit.taken)
+    if least < 1 + tokenizer.num_special_tokens_to_add():
         raise DataError(
             expected="room for at least one token beside the special ones",
-            got=f"max_tokens={limit}",
+            got=f"max_tokens={least}",
             remedy="Use shorter prompts, or a model that takes longer inputs.",
         )
-    long = [i for i, ids in enumerate(rows["input_ids"]) if len(ids) > limit]
-    if long:
-        cut = tokenizer([texts[i] for i in long], truncation=True, max_length=limit, **options)
+    long = limit.exceeded([len(ids) for ids in rows["input_ids"]])
+    for i in long:
+        cut = tokenizer([texts[i]], truncation=True, max_length=limit.of(i), **options)
         for key, values in rows.items():
-            for i, row in zip(long, cut[key], strict=True):
-                values[i] = row
-        _note([texts[i] for i in long], limit)
+            values[i] = cut[key][0]
+    if long:
+        _note([texts[i] for i in long], limit.whole)
     return rows
 
 
