@@ -35,9 +35,13 @@ class Truncations:
         self.limit = 0
 
     @contextmanager
-    def collect(self) -> Iterator[None]:
-        """Note the texts that are cut inside; within another such block, that one notes them."""
-        if _COLLECTOR.get() is not None:
+    def collect(self, *, alone: bool = False) -> Iterator[None]:
+        """Note the texts that are cut inside; within another such block, that one notes them.
+
+        Args:
+            alone: note them here also within another block, which then does not.
+        """
+        if _COLLECTOR.get() is not None and not alone:
             yield
             return
         token = _COLLECTOR.set(self)
@@ -59,7 +63,7 @@ class Truncations:
         """Give one warning with the number of different texts that were cut, if any were."""
         if self.texts:
             warnings.warn(_said(len(self.texts), self.limit), TruncationWarning, stacklevel=3)
-        self.texts = set()
+        self.texts, self.limit = set(), 0
 
 
 _COLLECTOR: ContextVar[Truncations | None] = ContextVar("truncations", default=None)
@@ -183,7 +187,8 @@ def _note(texts: list[str], limit: int) -> None:
         warnings.warn(_said(len(texts), limit), TruncationWarning, stacklevel=5)
         return
     collector.texts.update(map(hash, texts))
-    collector.limit = limit
+    # Prompts may leave less room in one pass than in another: all were longer than the least.
+    collector.limit = min(limit, collector.limit or limit)
 
 
 def _tokenise(texts: list[str], tokenizer: Any, limit: _Limit) -> dict[str, list[list[int]]]:
