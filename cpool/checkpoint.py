@@ -24,7 +24,7 @@ from cpool._io import (
 from cpool._version import __version__
 from cpool.errors import CheckpointError
 from cpool.model import PromptedModel
-from cpool.readout import LabelReadout
+from cpool.readout import CompletionReadout, LabelReadout
 
 __all__ = [
     "MANIFEST",
@@ -183,7 +183,7 @@ def words_of(model: PromptedModel) -> str | None:
     That is the output embedding, and the decoder of an encoder–decoder: neither is part of the
     fingerprint of the backbone.
     """
-    if not isinstance(model.readout, LabelReadout):
+    if not isinstance(model.readout, LabelReadout | CompletionReadout):
         return None
     head, decoder = model.backbone.language_model.get_output_embeddings(), model.backbone.decoder
     inner = {} if decoder is None else decoder.state_dict(prefix="decoder.")

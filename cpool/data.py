@@ -2,7 +2,8 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,15 @@ from cpool.backbones import Around, Backbone, Truncations
 from cpool.errors import DataError
 from cpool.streams import Examples
 
-__all__ = ["GroupedBatches", "PreparedCache", "as_examples", "batches", "by_length", "make_loader"]
+__all__ = [
+    "GroupedBatches",
+    "PreparedCache",
+    "as_completions",
+    "as_examples",
+    "batches",
+    "by_length",
+    "make_loader",
+]
 
 KEEP_BYTES = 1 << 30
 
@@ -48,6 +57,27 @@ def as_examples(data: Any) -> Examples:
     x = x if isinstance(x, np.ndarray) else list(x)
     labels = np.zeros(len(x), np.int64) if y is None else _whole(y)
     return Examples(x, labels, np.arange(len(x), dtype=np.int64), _digest(x))
+
+
+def as_completions(texts: Sequence[str], completions: Sequence[str], label: int = 0) -> Examples:
+    """Return texts with what shall follow each, for a model that learns completions.
+
+    Args:
+        texts: what is asked, n of them.
+        completions: what follows each.
+        label: the class that stands for their task; the next number for each further task.
+
+    Raises:
+        DataError: other numbers of texts and completions.
+
+    >>> some = as_completions(["The capital of France is"], ["Paris"])
+    >>> some.x, some.completions
+    (['The capital of France is'], ['Paris'])
+    """
+    made = as_examples((list(texts), np.full(len(texts), label, np.int64)))
+    # Scores are kept under the source of the rows, so it has to tell completions apart, too.
+    source = as_examples([*texts, *completions]).source
+    return replace(made, source=source, completions=list(completions))
 
 
 def by_length(examples: Examples) -> npt.NDArray[np.int64]:
@@ -228,7 +258,8 @@ def make_loader(
         if kept is not None:
             batch.update({key: value[index] for key, value in kept.items()})
         elif inputs:
-            batch.update(backbone.prepare(examples.take(index).x, max_tokens, around))
+            part = examples.take(index)
+            batch.update(backbone.prepare(part.x, max_tokens, around, part.completions))
         batch.update({name: rows[index] for name, rows in (extra or {}).items()})
         return {**batch, "labels": labels[index]}
 

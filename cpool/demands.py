@@ -28,7 +28,8 @@ def check_trainable(
     model: PromptedModel, train: TrainSettings, classes: Sequence[int], name: str, task: int
 ) -> None:
     """Refuse a task from whose classes nothing can be learned as training is set."""
-    if model.trains(task) and train.mask == "task" and len(set(classes)) < 2:
+    alone = model.head.competes and train.mask == "task" and len(set(classes)) < 2
+    if alone and model.trains(task):
         raise DataError(
             expected="at least two classes a task when mask is 'task'",
             got=f"{len(set(classes))} in {name!r}",

@@ -1,22 +1,21 @@
 """PromptedNetwork: from a batch to features, logits and loss; what a model computes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from cpool.backbones import Backbone
 from cpool.errors import ConfigError, DataError, StateError
 from cpool.heads import Head, check_finite
-from cpool.language import generate, padding, score_labels
+from cpool.language import generate, padding
 from cpool.model_checks import check_capacity, check_layers, checked_labels, need_task
 from cpool.output import Output
 from cpool.passes import Passes
 from cpool.prompter import Prompter, Prompts
-from cpool.readout import AnyReadout, LabelReadout, resolve_readout
+from cpool.readout import AnyReadout, resolve_readout, scored
 
 __all__ = ["PromptedNetwork"]
 
@@ -68,39 +67,48 @@ class PromptedNetwork(nn.Module):
         """Whether the head reads the unprompted query itself, so that no other pass is needed."""
         return self.trunk is None and self.prompter is None and self.readout == "query"
 
-    def prepare(self, inputs: Any) -> dict[str, Tensor]:
+    def prepare(
+        self, inputs: Any, completions: Sequence[str] | None = None, *, room: int = 0
+    ) -> dict[str, Tensor]:
         """Turn raw images or texts into a batch for this model, with room for its prompts.
 
         Args:
             inputs: as for `Backbone.prepare`.
+            completions: what shall follow each text, for a model that learns that.
+            room: positions to be left free after each text as well, for words to be generated.
         """
-        batch = self.backbone.prepare(inputs, self.max_tokens(), self.passes.around)
+        limit = self.max_tokens(room)
+        batch = self.backbone.prepare(inputs, limit, self.passes.around, completions)
         if self.needs_query:
             # Read from the whole text by itself, as the learner does: a query is always the same.
             with torch.no_grad():
                 batch["query"] = self.backbone.query(self.backbone.prepare(inputs))
         return batch
 
-    def max_tokens(self) -> int | None:
+    def max_tokens(self, room: int = 0) -> int | None:
         """Return the longest text, with room for what takes positions of the model beside it.
+
+        Args:
+            room: positions for words to be generated; an encoder–decoder has others for them.
 
         Raises:
             ConfigError: prompts that leave no room.
         """
         backbone, prompter = self.backbone, self.prompter
         taken = (0 if prompter is None else prompter.room) + self.passes.room
+        taken += room if backbone.kind == "causal" else 0
         if backbone.max_tokens is None or not taken:
             return None
         if backbone.site == "hidden" and backbone.kind != "causal":
             return None
-        room = backbone.max_tokens - taken
-        if room < 1:
+        left = backbone.max_tokens - taken
+        if left < 1:
             raise ConfigError(
                 expected=f"prompts shorter than the {backbone.max_tokens} positions of the model",
-                got=f"{taken} tokens of prompts and labels",
-                remedy="Choose fewer or shorter prompts.",
+                got=f"{taken} tokens of prompts, and labels or new words",
+                remedy="Choose fewer or shorter prompts, or fewer new words.",
             )
-        return room
+        return left
 
     @property
     def needs_query(self) -> bool:
@@ -217,7 +225,7 @@ class PromptedNetwork(nn.Module):
                         remedy="Train with mask='seen' to mix tasks in a batch.",
                     )
                 competing = competing.masked_fill(~allowed, -torch.inf)
-            losses["cross_entropy"] = F.cross_entropy(competing, target)
+            losses["cross_entropy"] = self.head.loss(competing, target, features)
             if prompts is not None:
                 losses["selection"] = prompts.loss
             loss = torch.stack(list(losses.values())).sum()
@@ -277,9 +285,8 @@ class PromptedNetwork(nn.Module):
         self, batch: Mapping[str, Tensor], task: int | None
     ) -> tuple[Float[Tensor, "B F"], Prompts | None]:
         if self.trunk is not None:
-            if isinstance(self.readout, LabelReadout):
-                return score_labels(self.trunk, batch, None, self.readout.words.trie), None
-            return self.trunk.features(batch), None
+            words = scored(self.readout, self.trunk, batch, None)
+            return self.trunk.features(batch) if words is None else words, None
         query = self.query(batch) if self.needs_query else None
         if self.plain:
             assert query is not None

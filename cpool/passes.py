@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from cpool.backbones import Around, Backbone
 from cpool.errors import StateError
 from cpool.inject import encode
-from cpool.language import Surround, score_labels
+from cpool.language import Surround
 from cpool.policies import Policy
 from cpool.pool import PromptPool
 from cpool.prompter import Prompter, Prompts
@@ -27,6 +27,7 @@ from cpool.readout import (
     read,
     readout_size,
     reads_final,
+    scored,
 )
 
 __all__ = ["Passes"]
@@ -194,10 +195,8 @@ class Passes:
             self.readout == "query" and not reads_final(self.backbone)
         )
         with torch.no_grad() if prompts is None else nullcontext():
-            if isinstance(self.readout, LabelReadout):
-                trie = self.readout.words.trie
-                features = score_labels(self.backbone, batch, prompts, trie)
-            else:
+            features = scored(self.readout, self.backbone, batch, prompts)
+            if features is None:
                 encoded = encode(self.backbone, batch, prompts, all_layers=deep)
                 features = read(self.readout, self.backbone, encoded)
         return features, None if prompts is None else prompts.finished()

@@ -8,13 +8,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cpool.backbones import Backbone
+from cpool.backbones._inputs import Batch
 from cpool.backbones.pooling import check_layers, pool_layers
 from cpool.errors import BackboneError
 from cpool.inject import Encoded
-from cpool.language import LabelWords
+from cpool.language import LabelWords, score_completions, score_labels
+from cpool.prompter import Prompts
 
 __all__ = [
     "AnyReadout",
+    "CompletionReadout",
     "LabelReadout",
     "LayersReadout",
     "Readout",
@@ -23,6 +26,7 @@ __all__ = [
     "readout_size",
     "reads_final",
     "resolve_readout",
+    "scored",
 ]
 
 Readout: TypeAlias = Literal["query", "cls", "prompts", "tokens"]
@@ -52,7 +56,12 @@ class LabelReadout:
     words: LabelWords
 
 
-AnyReadout: TypeAlias = Readout | LayersReadout | LabelReadout
+@dataclass(frozen=True)
+class CompletionReadout:
+    """The score of what follows each text in a batch, and its length: [B 2], a row's own words."""
+
+
+AnyReadout: TypeAlias = Readout | LayersReadout | LabelReadout | CompletionReadout
 
 
 def last_layers(backbone: Backbone, share: float = 0.5) -> LayersReadout:
@@ -84,7 +93,7 @@ def resolve_readout(readout: AnyReadout, backbone: Backbone) -> AnyReadout:
         readout = LayersReadout(tuple(i % number for i in readout.layers), readout.poolings)
     if readout == "prompts" and backbone.kind == "causal":
         return "tokens"
-    if isinstance(readout, LabelReadout):
+    if isinstance(readout, LabelReadout | CompletionReadout):
         if not backbone.has_words or not backbone.vocabulary_size:
             raise BackboneError(
                 expected="a language model, which can score words after a text",
@@ -106,6 +115,8 @@ def readout_size(readout: AnyReadout, backbone: Backbone) -> int:
     """Return F, the size of the features."""
     if isinstance(readout, LabelReadout):
         return len(readout.words.classes)
+    if isinstance(readout, CompletionReadout):
+        return 2
     if isinstance(readout, LayersReadout):
         return backbone.hidden_size * len(readout.layers) * len(readout.poolings)
     return backbone.query_size if readout == "query" else backbone.hidden_size
@@ -115,6 +126,17 @@ def reads_final(backbone: Backbone) -> bool:
     """Return whether the query reads the final hidden state only."""
     last = backbone.num_layers
     return all(layer % (last + 1) == last for layer in backbone.layers)
+
+
+def scored(
+    readout: AnyReadout, backbone: Backbone, batch: Batch, prompts: Prompts | None
+) -> Float[Tensor, "B F"] | None:
+    """Return the scores of words after each text, or None where a readout reads hidden states."""
+    if isinstance(readout, LabelReadout):
+        return score_labels(backbone, batch, prompts, readout.words.trie)
+    if isinstance(readout, CompletionReadout):
+        return score_completions(backbone, batch, prompts)
+    return None
 
 
 def read(readout: AnyReadout, backbone: Backbone, encoded: Encoded) -> Float[Tensor, "B F"]:
@@ -127,11 +149,11 @@ def read(readout: AnyReadout, backbone: Backbone, encoded: Encoded) -> Float[Ten
         backbone: the model that made `encoded`.
         encoded: the hidden states, the mask of real tokens, and where the prompts are.
     """
-    if isinstance(readout, LabelReadout):
+    if isinstance(readout, LabelReadout | CompletionReadout):
         raise BackboneError(
             expected="a readout of hidden states",
-            got="one of label words, which are run with the text",
-            remedy="Use `cpool.language.score_labels`.",
+            got="one of words, which are run with the text",
+            remedy="Use `scored`.",
         )
     if readout == "query":
         return backbone.pool(encoded.hidden_states, encoded.mask)

@@ -13,6 +13,7 @@ from cpool.backbones._call import CALL, Call, active
 from cpool.backbones._inputs import Batch, check_length, picked, smallest
 from cpool.backbones._states import compiled
 from cpool.backbones._words import cache_of, scaled
+from cpool.backbones.completions import prepare_completions
 from cpool.backbones.families import find
 from cpool.backbones.frozen import FrozenModel
 from cpool.backbones.pooling import Pooling, check_layers, pool_layers, resolve_pooling
@@ -31,7 +32,11 @@ class Backbone(FrozenModel):
     # ---- inputs -------------------------------------------------------------------------------
 
     def prepare(
-        self, inputs: Any, max_tokens: int | None = None, around: text.Around = ("", "")
+        self,
+        inputs: Any,
+        max_tokens: int | None = None,
+        around: text.Around = ("", ""),
+        completions: Sequence[str] | None = None,
     ) -> dict[str, Tensor]:
         """Turn raw images or texts into the tensors of a batch, on the CPU.
 
@@ -42,10 +47,13 @@ class Backbone(FrozenModel):
                 `self.max_tokens`. Cut texts give one warning that counts them.
             around: words before and after each text, which are never cut; or a function that
                 gets the texts and returns such a pair for each.
+            completions: what shall follow each text; adds "completion" [B L], see
+                `cpool.backbones.completions`. They are never cut, and a text leaves them room.
 
         Raises:
-            DataError: empty texts, images of a wrong shape or type, NaN or infinite values.
-            BackboneError: the backbone has no processor.
+            DataError: empty texts, images of a wrong shape or type, NaN or infinite values; or
+                completions that are empty, or leave no room for a text.
+            BackboneError: the backbone has no processor, or no words for completions.
         """
         if self.processor is None:
             raise BackboneError(
@@ -57,7 +65,11 @@ class Backbone(FrozenModel):
             channels = getattr(self.plain_model.config, "num_channels", 3)
             return {"pixel_values": images.prepare(inputs, self.processor, channels)}
         limits = [n for n in (max_tokens, self.max_tokens) if n is not None]
-        return text.prepare(inputs, self.processor, min(limits, default=None), around)
+        limit = min(limits, default=None)
+        if completions is None:
+            return text.prepare(inputs, self.processor, limit, around)
+        apart = self.kind == "seq2seq"  # there the answer has positions of its own
+        return prepare_completions(inputs, completions, self.processor, limit, around, apart=apart)
 
     def smallest_batch(self) -> dict[str, Tensor]:
         """Return a batch of one black image or of two tokens, to try a model out."""

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -35,9 +35,13 @@ class Truncations:
         self.limit = 0
 
     @contextmanager
-    def collect(self) -> Iterator[None]:
-        """Note the texts that are cut inside; within another such block, that one notes them."""
-        if _COLLECTOR.get() is not None:
+    def collect(self, *, alone: bool = False) -> Iterator[None]:
+        """Note the texts that are cut inside; within another such block, that one notes them.
+
+        Args:
+            alone: note them here also within another block, which then does not.
+        """
+        if _COLLECTOR.get() is not None and not alone:
             yield
             return
         token = _COLLECTOR.set(self)
@@ -59,7 +63,7 @@ class Truncations:
         """Give one warning with the number of different texts that were cut, if any were."""
         if self.texts:
             warnings.warn(_said(len(self.texts), self.limit), TruncationWarning, stacklevel=3)
-        self.texts = set()
+        self.texts, self.limit = set(), 0
 
 
 _COLLECTOR: ContextVar[Truncations | None] = ContextVar("truncations", default=None)
@@ -71,7 +75,11 @@ def _said(count: int, limit: int) -> str:
 
 
 def prepare(
-    texts: Any, tokenizer: Any, max_tokens: int | None, around: Around = ("", "")
+    texts: Any,
+    tokenizer: Any,
+    max_tokens: int | None,
+    around: Around = ("", ""),
+    taken: Sequence[int] | None = None,
 ) -> dict[str, Tensor]:
     """Tokenise texts and pad them to the longest, on the tokenizer's own side.
 
@@ -81,15 +89,17 @@ def prepare(
         max_tokens: longer texts are cut to so many tokens, special tokens kept; None: never.
         around: what stands before and after each text, or a function that gets the texts and
             returns such a pair for each; only the text between is cut.
+        taken: how many of `max_tokens` are taken by what stands beside each text; none by default.
 
     Raises:
         DataError: no texts, something that is not a text, or an empty one.
     """
     texts = _check(texts)
     pairs = around(texts) if callable(around) else [around] * len(texts)
+    limit = _Limit(max_tokens, [0] * len(texts) if taken is None else list(taken))
     if any(map(any, pairs)):
-        texts = _surrounded(texts, tokenizer, max_tokens, pairs)
-    rows = _tokenise(texts, tokenizer, max_tokens)
+        texts = _surrounded(texts, tokenizer, limit, pairs)
+    rows = _tokenise(texts, tokenizer, limit)
     empty = [i for i, ids in enumerate(rows["input_ids"]) if not ids]
     if empty:
         raise DataError(
@@ -118,19 +128,36 @@ def _check(texts: Any) -> list[str]:
     return [str(item) for item in texts]
 
 
+class _Limit(NamedTuple):
+    """Most tokens of a row, and how many of them are not the text's."""
+
+    whole: int | None
+    taken: Sequence[int]
+
+    def of(self, row: int) -> int:
+        """Return most tokens of a text; only where there is a limit."""
+        assert self.whole is not None
+        return self.whole - self.taken[row]
+
+    def exceeded(self, lengths: Sequence[int]) -> list[int]:
+        """Return which rows have more tokens."""
+        if self.whole is None:
+            return []
+        return [i for i, length in enumerate(lengths) if length > self.of(i)]
+
+
 def _surrounded(
-    texts: list[str], tokenizer: Any, limit: int | None, pairs: Sequence[tuple[str, str]]
+    texts: list[str], tokenizer: Any, limit: _Limit, pairs: Sequence[tuple[str, str]]
 ) -> list[str]:
     """Put words around each text, and cut those texts that would be too long with them."""
     whole = [f"{before}{text}{after}" for text, (before, after) in zip(texts, pairs, strict=True)]
-    if limit is None:
+    if limit.whole is None:
         return whole
-    lengths = [len(ids) for ids in tokenizer(whole, verbose=False)["input_ids"]]
-    long = [i for i, length in enumerate(lengths) if length > limit]
+    long = limit.exceeded([len(ids) for ids in tokenizer(whole, verbose=False)["input_ids"]])
     for i in long:
-        whole[i] = _cut_inside(texts[i], tokenizer, limit, pairs[i])
+        whole[i] = _cut_inside(texts[i], tokenizer, limit.of(i), pairs[i])
     if long:
-        _note([texts[i] for i in long], limit)
+        _note([texts[i] for i in long], limit.whole)
     return whole
 
 
@@ -141,7 +168,7 @@ def _cut_inside(text: str, tokenizer: Any, limit: int, around: tuple[str, str]) 
         excess = len(tokenizer(whole, verbose=False)["input_ids"]) - limit
         if excess <= 0:
             return whole
-        ids = tokenizer.encode(text, add_special_tokens=False)
+        ids = tokenizer.encode(text, add_special_tokens=False, verbose=False)
         if len(ids) <= excess:
             raise DataError(
                 expected=f"words around a text that leave room for it in {limit} tokens",
@@ -160,27 +187,29 @@ def _note(texts: list[str], limit: int) -> None:
         warnings.warn(_said(len(texts), limit), TruncationWarning, stacklevel=5)
         return
     collector.texts.update(map(hash, texts))
-    collector.limit = limit
+    # Prompts may leave less room in one pass than in another: all were longer than the least.
+    collector.limit = min(limit, collector.limit or limit)
 
 
-def _tokenise(texts: list[str], tokenizer: Any, limit: int | None) -> dict[str, list[list[int]]]:
+def _tokenise(texts: list[str], tokenizer: Any, limit: _Limit) -> dict[str, list[list[int]]]:
     options: dict[str, Any] = {"padding": False, "return_attention_mask": False, "verbose": False}
     rows = {k: list(v) for k, v in tokenizer(texts, truncation=False, **options).items()}
-    if limit is None:
+    if limit.whole is None:
         return rows
-    if limit < 1 + tokenizer.num_special_tokens_to_add():
+    least = limit.whole - max(limit.taken)
+    if least < 1 + tokenizer.num_special_tokens_to_add():
         raise DataError(
             expected="room for at least one token beside the special ones",
-            got=f"max_tokens={limit}",
+            got=f"max_tokens={least}",
             remedy="Use shorter prompts, or a model that takes longer inputs.",
         )
-    long = [i for i, ids in enumerate(rows["input_ids"]) if len(ids) > limit]
-    if long:
-        cut = tokenizer([texts[i] for i in long], truncation=True, max_length=limit, **options)
+    long = limit.exceeded([len(ids) for ids in rows["input_ids"]])
+    for i in long:
+        cut = tokenizer([texts[i]], truncation=True, max_length=limit.of(i), **options)
         for key, values in rows.items():
-            for i, row in zip(long, cut[key], strict=True):
-                values[i] = row
-        _note([texts[i] for i in long], limit)
+            values[i] = cut[key][0]
+    if long:
+        _note([texts[i] for i in long], limit.whole)
     return rows
 
 

@@ -151,12 +151,16 @@ Texts = Annotated[
 Lines = Annotated[Path | None, typer.Option("--file", metavar="FILE", help="Texts, one a line.")]
 Device = Annotated[str | None, typer.Option(metavar="D", help="cpu, cuda, …; found by default.")]
 Told = Annotated[str | None, typer.Option(metavar="NAME", help="The task they are of, if known.")]
-Share = Annotated[float, typer.Option(metavar="SHARE", help="Of each label, held out.")]
+Share = Annotated[float, typer.Option(metavar="SHARE", help="Of the rows, held out.")]
+Rows = Annotated[
+    Path,
+    typer.Option(metavar="FILE", help="CSV or JSON Lines: text,label or prompt,completion."),
+]
 
 
 @app.command(epilog=texts.TUNE)
 def tune(
-    data: Annotated[Path, typer.Option(metavar="FILE", help="CSV or JSON Lines: text,label.")],
+    data: Rows,
     backbone: Backbone,
     out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for the model.")],
     name: Annotated[str, typer.Option(metavar="NAME", help="Of this first task.")] = "first",
@@ -175,7 +179,10 @@ def tune(
     device: Device = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors and DIR.")] = False,
 ) -> None:
-    """Specialise a frozen text model on your rows, and compare it with a hard prompt."""
+    """Specialise a frozen text model on your rows, and compare it with a hard prompt.
+
+    Rows are text,label, or, for language models, prompt,completion.
+    """
     with guarded():
         from cpool.cli.tune import tune_model
 
@@ -204,7 +211,7 @@ def predict(
 @app.command(epilog=texts.ADD)
 def add(
     folder: Folder,
-    data: Annotated[Path, typer.Option(metavar="FILE", help="CSV or JSON Lines: text,label.")],
+    data: Rows,
     task: Annotated[str, typer.Option(metavar="NAME", help="Of the new task.")],
     validation: Share = 0.2,
     device: Device = None,
@@ -223,15 +230,21 @@ def generate(
     text: Texts = None,
     file: Lines = None,
     task: Told = None,
-    tokens: Annotated[int, typer.Option(metavar="N", help="New tokens at most.")] = 20,
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="New tokens at most.  [default: 20, or the longest completion's]"
+        ),
+    ] = None,
     sample: Annotated[bool, typer.Option("--sample", help="Draw words, not the best.")] = False,
     device: Device = None,
 ) -> None:
-    """Print what a tuned language model adds to each text."""
+    """Print what a tuned language model adds to each text, such as its completion."""
     with guarded():
         from cpool.cli.tune import generate_words
 
-        options = {"task": task, "max_new_tokens": tokens, "do_sample": sample}
+        options: dict[str, Any] = {"task": task, "do_sample": sample}
+        options |= {} if tokens is None else {"max_new_tokens": tokens}
         generate_words(folder, list(text or ()), file, options, device)
 
 

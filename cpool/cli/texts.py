@@ -66,11 +66,13 @@ Example:
 """
 
 TUNE = """\b
-The file has a header text,label (CSV), or one object a line with these keys
-(JSON Lines). A fifth of each label is held out, and everything is measured on it.
+The file has a header text,label or prompt,completion (CSV), or one object a line
+with these keys (JSON Lines). A fifth is held out, and everything is measured on it.
+Completions need a language model: `cpool generate` then gives them.
 
 \b
 Examples:
+  cpool tune --data capitals.csv --backbone HuggingFaceTB/SmolLM2-135M --out mine
   cpool tune --data intents.csv --backbone HuggingFaceTB/SmolLM2-135M-Instruct --out mine
   cpool tune --data intents.csv --backbone ./model --out mine --epochs 3 --lr 0.03
 """
@@ -83,7 +85,8 @@ Examples:
 """
 
 ADD = """\b
-Labels of the new rows may be new, or some that the model knows.
+The rows are of the kind that the model was tuned on: text,label or
+prompt,completion. Labels may be new, or some that the model knows.
 
 \b
 Example:
@@ -91,6 +94,7 @@ Example:
 """
 
 GENERATE = """\b
-Example:
+Examples:
   cpool generate mine "where is my parcel?" --tokens 8
+  cpool generate mine --file prompts.txt --task capitals
 """

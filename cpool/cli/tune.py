@@ -7,10 +7,11 @@ from typing import Any
 import typer
 from rich.table import Table
 
+from cpool.cli import completions
 from cpool.cli.console import print_table
 from cpool.cli.guard import terminable
 from cpool.errors import ConfigError, DataError
-from cpool.tuning import Added, Tuned, tune
+from cpool.tuning import Added, AddedCompletions, Tuned, tune
 
 __all__ = ["add_task", "generate_words", "predict_labels", "tune_model"]
 
@@ -21,6 +22,9 @@ def tune_model(data: Path, backbone: str, out: Path, options: dict[str, Any], qu
         tuned = tune(str(data), backbone, out, quiet=quiet, **options)
     if quiet:
         typer.echo(out)
+        return
+    if tuned.record.kind == "completions":
+        completions.show_tuned(data, out, tuned)
         return
     task = tuned.record.tasks[0]
     names = tuned.record.labels
@@ -108,6 +112,9 @@ def add_task(
         tuned = Tuned.load(folder, device=device, quiet=quiet)
         added = tuned.add(str(data), task, validation=validation)
     if quiet:
+        return
+    if isinstance(added, AddedCompletions):
+        completions.show_added(task, tuned, added)
         return
     record = tuned.record.tasks[-1]
     typer.echo(

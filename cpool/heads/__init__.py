@@ -1,6 +1,7 @@
 """Heads: from features [B F] to logits [B C] over the classes seen so far."""
 
 from cpool.heads.base import Head, check_finite
+from cpool.heads.completion import CompletionHead
 from cpool.heads.cosine import CosineHead
 from cpool.heads.expert import ExpertHead
 from cpool.heads.label import LabelHead
@@ -12,6 +13,7 @@ from cpool.heads.slda import SLDAHead
 from cpool.heads.subspace import SubspaceHead
 
 __all__ = [
+    "CompletionHead",
     "CosineHead",
     "ExpertHead",
     "Head",

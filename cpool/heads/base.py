@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cpool.errors import DataError, StateError
 
@@ -27,6 +28,7 @@ class Head(nn.Module):
     ready = False  # whether it answers without having learned anything
     starts = False  # whether it looks at the unprompted features of a task before training
     routed = False  # whether `forward` takes the slot of each sample as well
+    competes = True  # whether the classes of a task compete, so that it needs two of them
 
     def __init__(self, feature_size: int) -> None:
         super().__init__()
@@ -84,6 +86,21 @@ class Head(nn.Module):
 
     def fit(self, features: Float[Tensor, "n F"], labels: Int[Tensor, " n"]) -> None:
         """Learn in closed form from a task's training features (heads that do)."""
+
+    def loss(
+        self,
+        logits: Float[Tensor, "B C"],
+        target: Int[Tensor, " B"],
+        features: Float[Tensor, "B F"],
+    ) -> Float[Tensor, ""]:
+        """Return what is minimised: the cross-entropy, unless a head says otherwise.
+
+        Args:
+            logits: of this head, −inf where a class does not compete.
+            target: the column of each sample's class.
+            features: that the logits were made from.
+        """
+        return F.cross_entropy(logits, target)
 
     def columns(self, labels: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
         """Return the column of each label.

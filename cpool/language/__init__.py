@@ -1,5 +1,6 @@
 """Language models: labels as words, their scores, and what surrounds a text."""
 
+from cpool.language.completions import score_completions
 from cpool.language.generation import generate, padding
 from cpool.language.scoring import score_labels
 from cpool.language.surround import Surround
@@ -16,5 +17,6 @@ __all__ = [
     "label_trie",
     "padding",
     "readable",
+    "score_completions",
     "score_labels",
 ]

@@ -1,4 +1,4 @@
-"""One pass of an encoder over a text, and one of its decoder over a tree of continuations."""
+"""One pass of an encoder over a text, and one of its decoder over what may follow."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cpool.backbones import Backbone
@@ -17,7 +17,7 @@ from cpool.inject import encode
 from cpool.inject._checks import refuse_live
 from cpool.prompter import Prompts
 
-__all__ = ["decoded"]
+__all__ = ["answered", "decoded"]
 
 
 def decoded(
@@ -49,9 +49,7 @@ def decoded(
     """
     refuse_live(prompts)
     start = _start(backbone)
-    encoded = encode(backbone, batch, prompts)
-    states, seen = encoded.hidden_states[-1], encoded.mask.clone()
-    seen[:, encoded.prompts] = True
+    states, seen = _read(backbone, batch, prompts)
     size, device = len(states), states.device
     ids = torch.tensor([start, *tokens], device=device)
     allowed = F.pad(ancestors.to(device), (1, 0, 1, 0))
@@ -63,10 +61,48 @@ def decoded(
             input_ids=ids.expand(size, -1),
             attention_mask=hidden.expand(size, 1, -1, -1),
             encoder_hidden_states=states,
-            encoder_attention_mask=seen.long(),
+            encoder_attention_mask=seen,
             use_cache=False,
         ).last_hidden_state
     return final[:, 0], final[:, 1:]
+
+
+def answered(
+    backbone: Backbone, batch: Batch, prompts: Prompts | None, words: Int[Tensor, "B L"]
+) -> Float[Tensor, "B L D"]:
+    """Run a T5 over prompts and text, and its decoder over an answer a row.
+
+    Args:
+        backbone: a frozen encoder–decoder.
+        batch: as `backbone.prepare` makes it, padded on either side.
+        prompts: of this batch, or None.
+        words: ids of the answers, filled by any word on the right.
+
+    Returns:
+        The states from which each word is predicted.
+
+    Raises:
+        BackboneError: prompts that the model cannot carry, or no token to begin with.
+    """
+    states, seen = _read(backbone, batch, prompts)
+    first = torch.full_like(words[:, :1], _start(backbone))
+    made: Tensor = _decoder(backbone)(
+        input_ids=torch.cat([first, words[:, :-1]], dim=1),
+        encoder_hidden_states=states,
+        encoder_attention_mask=seen,
+        use_cache=False,
+    ).last_hidden_state
+    return made
+
+
+def _read(
+    backbone: Backbone, batch: Batch, prompts: Prompts | None
+) -> tuple[Float[Tensor, "B T D"], Int[Tensor, "B T"]]:
+    """Return what the encoder makes of prompts and text, and the mask of both."""
+    encoded = encode(backbone, batch, prompts)
+    seen = encoded.mask.clone()
+    seen[:, encoded.prompts] = True
+    return encoded.hidden_states[-1], seen.long()
 
 
 def _start(backbone: Backbone) -> int:

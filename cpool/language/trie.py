@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from cpool.backbones.completions import continued
 from cpool.errors import DataError
 
 __all__ = ["End", "LabelTrie", "begins", "label_trie"]
@@ -145,18 +146,4 @@ def begins(names: Sequence[str], tokenizer: Any, before: str = " ") -> bool:
 
 
 def _rows(names: Sequence[str], tokenizer: Any, before: str) -> tuple[tuple[int, ...], ...]:
-    return tuple(_tokens(before + name, tokenizer) if name.strip() else () for name in names)
-
-
-# What stands in front of a label as its tokens are taken: some tokenizers put a space of their own
-# in front of whatever begins.
-_CONTEXT = "Label:"
-
-
-def _tokens(text: str, tokenizer: Any) -> tuple[int, ...]:
-    """Return the tokens that a text adds to one before it."""
-    start = tokenizer.encode(_CONTEXT, add_special_tokens=False)
-    whole = tokenizer.encode(_CONTEXT + text, add_special_tokens=False)
-    if whole[: len(start)] == start:
-        return tuple(whole[len(start) :])
-    return tuple(tokenizer.encode(text, add_special_tokens=False))
+    return tuple(continued(before + name, tokenizer) if name.strip() else () for name in names)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from cpool.backbones import Backbone
 from cpool.errors import BackboneError
-from cpool.heads import LabelHead
+from cpool.heads import Head, LabelHead
 from cpool.initialisers import (
     Initialiser,
     from_labels,
@@ -20,7 +20,7 @@ from cpool.model import PromptedModel
 from cpool.policies import Everything, GaussianRouter, Policy
 from cpool.pool import PromptPool
 from cpool.prompter import Branch, Prompter, Site
-from cpool.readout import LabelReadout
+from cpool.readout import AnyReadout, LabelReadout
 from cpool.settings import is_whole
 
 __all__ = ["LabelMethod"]
@@ -152,6 +152,11 @@ class LabelMethod(Method):
             return length
         return len(backbone.processor.encode(text, add_special_tokens=False))
 
+    def answer(self, words: LabelWords, routed: bool) -> tuple[Head, AnyReadout]:
+        """Return what reads the language model, and what it reads: the scores of the labels."""
+        head = LabelHead(words, normalise=self.normalise, routed=routed, ready=not self.trains)
+        return head, LabelReadout(words)
+
     def model(
         self,
         backbone: Backbone,
@@ -172,7 +177,7 @@ class LabelMethod(Method):
             routed: whether a slot answers for the classes of its own task alone.
             **parts: further arguments of `PromptedModel`.
         """
-        head = LabelHead(words, normalise=self.normalise, routed=routed, ready=not self.trains)
-        model = PromptedModel(backbone, head, prompter, readout=LabelReadout(words), **parts)
+        head, readout = self.answer(words, routed)
+        model = PromptedModel(backbone, head, prompter, readout=readout, **parts)
         model.passes.surround = surround or self.surround(words)
         return model

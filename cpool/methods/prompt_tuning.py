@@ -4,10 +4,13 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from cpool.backbones import Backbone
+from cpool.heads import CompletionHead, Head
+from cpool.language import LabelWords
 from cpool.methods._language import LabelMethod
 from cpool.model import PromptedModel
 from cpool.pool import PromptPool
 from cpool.prompter import EmbeddingSite
+from cpool.readout import AnyReadout, CompletionReadout
 from cpool.settings import TrainSettings
 
 __all__ = ["PromptTuning"]
@@ -27,6 +30,10 @@ class PromptTuning(LabelMethod):
     earlier task (SPoT, Vu et al., ACL 2022, https://arxiv.org/abs/2110.07904; there the source is
     the task whose trained prompt is most like the target's, here the one whose texts are).
 
+    With `answers="completions"` each text has words of its own that shall follow it, and their
+    probability is raised, as in the paper (`CompletionHead`; rows from `cpool.data.as_completions`,
+    for instance). Then a class is a task, and the template should end where the words begin.
+
     Attributes:
         length: n, prompt tokens; None takes as many as `text` has.
         init: "vocabulary": tokens drawn from the first 5,000; "text": those of `text`; "labels":
@@ -35,6 +42,7 @@ class PromptTuning(LabelMethod):
         slots: one prompt a "task", or one "shared" by all.
         start: what the prompt of a later task starts from: "fresh" from `init` again, "last" the
             task before, "nearest" the task whose mean unprompted feature is nearest.
+        answers: "labels" of the task, or "completions", which each text has with it.
     """
 
     name: ClassVar[str] = "prompt_tuning"
@@ -48,6 +56,7 @@ class PromptTuning(LabelMethod):
     text: str = "Say what the text is about with one of the labels."
     slots: Literal["task", "shared"] = "task"
     start: Literal["fresh", "last", "nearest"] = "fresh"
+    answers: Literal["labels", "completions"] = "labels"
 
     def __post_init__(self) -> None:
         """Refuse what the parts below do not check."""
@@ -58,6 +67,16 @@ class PromptTuning(LabelMethod):
             "start",
             '"fresh", or "last" or "nearest" with slots="task"',
         )
+        self.need(self.answers in ("labels", "completions"), "answers", '"labels" or "completions"')
+        if self.answers == "completions":
+            self.need(self.labels is None, "labels", 'None with answers="completions"')
+            self.need(self.init != "labels", "init", 'other than "labels" for completions')
+
+    def answer(self, words: LabelWords, routed: bool) -> tuple[Head, AnyReadout]:
+        """Return what scores labels, or completions."""
+        if self.answers == "labels":
+            return super().answer(words, routed)
+        return CompletionHead(routed=routed), CompletionReadout()
 
     def compose(self, backbone: Backbone) -> PromptedModel:
         """A branch at the embedding, and the scores of the labels."""

@@ -28,6 +28,7 @@ class Examples:
             classes, so that what is computed once for a sample can be kept under its id.
         source: SHA-256 of the data in which `ids` count; two splits with one source and one id
             hold the very same input.
+        completions: what shall follow each text, where a language model learns that; else None.
 
     Raises:
         DataError: lengths differ, or labels or ids are not int64 vectors.
@@ -43,6 +44,7 @@ class Examples:
     y: npt.NDArray[np.int64]
     ids: npt.NDArray[np.int64]
     source: str
+    completions: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be one split."""
@@ -58,6 +60,12 @@ class Examples:
                 expected="as many labels and ids as inputs",
                 got=f"{len(self.x)} inputs, {len(self.y)} labels, {len(self.ids)} ids",
                 remedy="Give one label and one id for every input.",
+            )
+        if self.completions is not None and len(self.completions) != len(self.y):
+            raise DataError(
+                expected=f"a completion for each of {len(self.y)} texts",
+                got=f"{len(self.completions)}",
+                remedy="Give both, in the same order.",
             )
 
     def __len__(self) -> int:
@@ -84,7 +92,14 @@ class Examples:
             DataError: an index is out of range, or the indices are neither integers nor a mask.
         """
         chosen = self._rows(indices)
-        return Examples(_take(self.x, chosen), self.y[chosen], self.ids[chosen], self.source)
+        said = self.completions
+        return Examples(
+            _take(self.x, chosen),
+            self.y[chosen],
+            self.ids[chosen],
+            self.source,
+            None if said is None else [said[i] for i in chosen.tolist()],
+        )
 
     def _rows(self, indices: Any) -> npt.NDArray[np.int64]:
         rows = np.asarray(indices)
@@ -116,11 +131,13 @@ class Examples:
                 got=f"{len(parts)} parts from {len(sources)} sources",
                 remedy="Join arrays of several sources yourself and build one stream of them.",
             )
+        told = [part.completions for part in parts if part.completions is not None]
         return Examples(
             _concat([part.x for part in parts]),
             np.concatenate([part.y for part in parts]),
             np.concatenate([part.ids for part in parts]),
             parts[0].source,
+            None if len(told) < len(parts) else [one for said in told for one in said],
         )
 
 

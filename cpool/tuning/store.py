@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from cpool._io import read_json, write_bytes, write_json
-from cpool.data import as_examples
+from cpool.data import as_completions, as_examples
 from cpool.errors import CheckpointError
 from cpool.streams import Examples
+from cpool.tuning.rows import COLUMNS, Kind
 
 __all__ = ["MODEL", "Record", "TaskRecord", "read_held", "read_record", "write_held"]
 
@@ -28,6 +29,8 @@ class TaskRecord:
         classes: numbers of its labels.
         rows: how many it learned from.
         held_out: how many were kept to measure on.
+        completions: of a task of completions: tokens of the "shortest", the "mean" and the
+            "longest", their end included, and how many texts were "cut" to leave them room.
     """
 
     name: str
@@ -35,6 +38,7 @@ class TaskRecord:
     classes: list[int]
     rows: int
     held_out: int
+    completions: dict[str, Any] | None = None
 
 
 @dataclass
@@ -46,12 +50,14 @@ class Record:
         labels: names of the classes, by number.
         tasks: in the order learned.
         compared: rows of the comparison that was made when the model was tuned.
+        kind: what its rows teach: "labels", or "completions".
     """
 
     backbone: dict[str, Any]
     labels: list[str]
     tasks: list[TaskRecord] = field(default_factory=list)
     compared: list[dict[str, Any]] = field(default_factory=list)
+    kind: Kind = "labels"
 
     def write(self, folder: Path) -> None:
         """Write it, atomically."""
@@ -82,21 +88,27 @@ def read_record(folder: Path) -> Record:
 
 def write_held(folder: Path, parts: Sequence[Examples]) -> None:
     """Write the held-out rows of all tasks, one line a row."""
-    lines = [
-        json.dumps({"task": task, "text": str(text), "label": int(label)}, ensure_ascii=False)
-        for task, part in enumerate(parts)
-        for text, label in zip(part.x, part.y, strict=True)
-    ]
+    rows = []
+    for task, part in enumerate(parts):
+        names = COLUMNS["labels" if part.completions is None else "completions"]
+        answers = part.y.tolist() if part.completions is None else part.completions
+        for text, answer in zip(part.x, answers, strict=True):
+            rows.append({"task": task, names[0]: str(text), names[1]: answer})
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     write_bytes(folder / HELD, ("\n".join(lines) + "\n").encode())
 
 
-def read_held(folder: Path, tasks: int) -> list[Examples]:
+def read_held(folder: Path, tasks: int, kind: Kind = "labels") -> list[Examples]:
     """Read the held-out rows of each task."""
+    text, answer = COLUMNS[kind]
     lines = (folder / HELD).read_text(encoding="utf-8").split("\n")
     rows = [json.loads(line) for line in lines if line]
     made = []
     for task in range(tasks):
         own = [row for row in rows if row["task"] == task]
-        labels = np.array([row["label"] for row in own], dtype=np.int64)
-        made.append(as_examples(([row["text"] for row in own], labels)))
+        texts, answers = ([row[name] for row in own] for name in (text, answer))
+        if kind == "completions":
+            made.append(as_completions(texts, answers, task))
+        else:
+            made.append(as_examples((texts, np.array(answers, dtype=np.int64))))
     return made

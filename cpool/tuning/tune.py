@@ -1,24 +1,17 @@
-"""tune: specialise a frozen model on rows of text and label, and say what that was worth."""
+"""tune: specialise a frozen model on rows of one's own, and say what that was worth."""
 
-import time
 from pathlib import Path
 from typing import Any
 
-from cpool.backbones import Backbone, load_backbone
+from cpool.backbones import Truncations, load_backbone
 from cpool.errors import ConfigError
-from cpool.learner import Learner
-from cpool.meter import stored_bytes, trained_parameters
-from cpool.methods import NCM, Method, PromptRidge, PromptTuning, ZeroShot
-from cpool.seeding import seeded
-from cpool.streams import Examples
+from cpool.tuning.completions import compare_completions
+from cpool.tuning.labels import compare_labels
+from cpool.tuning.rows import kind_of, origin, read_pairs, read_task
 from cpool.tuning.store import RECORD, Record, TaskRecord
-from cpool.tuning.tuned import Tuned, origin, read_task, start_text
+from cpool.tuning.tuned import Tuned
 
 __all__ = ["tune"]
-
-# A prompt is trained for about so many steps of 8 rows, and for ten epochs at most: minutes on a
-# small model. Longer hard prompts than this are no start for a prompt.
-STEPS, LONGEST = 300, 64
 
 
 def tune(
@@ -35,19 +28,26 @@ def tune(
     quiet: bool = False,
     **train: Any,
 ) -> Tuned:
-    """Specialise a model on texts with labels, beside the hard prompt and a baseline.
+    """Specialise a model on texts with labels, or with what shall follow them.
 
-    On a language model a prompt is tuned (`PromptTuning`, from a text that lists the labels); on an
-    encoder `PromptRidge` is fitted. What is compared answers the same held-out rows:
-    `record.compared` has accuracy, trained parameters, bytes and seconds of each.
+    Labels: on a language model a prompt is tuned (`PromptTuning`, from a text that lists the
+    labels); on an encoder `PromptRidge` is fitted, beside the hard prompt and a baseline. What is
+    compared answers the same held-out rows: `record.compared` has accuracy, trained parameters,
+    bytes and seconds of each.
+
+    Completions: on a language model a prompt is tuned from the first rows, written out (or from
+    drawn words, where they are too long), beside the model without a prompt and with those rows as
+    a hard prompt. `record.compared` has the "loss" of held-out completions in nats a token, their
+    end included, and "exact_match", the share of greedy completions that are right.
 
     Args:
-        data: a CSV (header text,label) or JSON Lines file, or a pair (texts, labels).
+        data: a CSV file with a header, text,label or prompt,completion, or a JSON Lines file of
+            these keys; a pair (texts, labels); or {"prompt": […], "completion": […]}.
         backbone: a hub id or folder.
         out: a new folder for the model.
         name: of this first task.
         template: the words around a text, for a language model; Jinja with `{{ text }}`.
-        validation: share of each label's rows that is held out.
+        validation: share of the rows that is held out, of each label.
         dtype: of the weights.
         device: where to run; what accelerate finds by default.
         seed: of everything random.
@@ -66,7 +66,9 @@ def tune(
             got=f"{out}, which holds a tuned model",
             remedy="Choose another folder, or add a task to it (`cpool add`).",
         )
-    fit, held, labels = read_task(data, validation)
+    kind, found = kind_of(data), None
+    parts = read_task(data, validation) if kind == "labels" else None
+    fit, held = read_pairs(data, validation, 0) if parts is None else parts[:2]
     model = load_backbone(backbone, dtype=dtype)
     if model.kind == "vision":
         raise ConfigError(
@@ -74,58 +76,18 @@ def tune(
             got=f"{model.name} ({model.family}), which reads images",
             remedy="Name a language model or a text encoder.",
         )
-    methods = _methods(model, labels, template)
     options: dict[str, Any] = {"device": device, "seed": seed, "quiet": quiet}
-    record = Record({"name": str(backbone), "dtype": dtype}, list(labels))
-    for method in methods:
-        own = train if method is methods[-1] else {}
-        if isinstance(method, PromptTuning):
-            own = {"epochs": max(1, min(10, STEPS * 8 // len(fit))), **own}
-        with seeded(seed, "build"):
-            learner = Learner(method.build(model), **options, **own)
-        learner.model.name_classes(labels)
-        record.compared.append(_measured(learner, method, fit, held, name))
-    task = TaskRecord(name, origin(data), list(range(len(labels))), len(fit), len(held))
-    record.tasks.append(task)
+    with Truncations().once():
+        if parts is None:
+            learner, compared, found = compare_completions(
+                model, (fit, held), name, template, train, options
+            )
+        else:
+            learner, compared = compare_labels(model, parts, name, template, train, options)
+    labels = [] if parts is None else list(parts[2])
+    classes = [0] if parts is None else list(range(len(labels)))
+    task = TaskRecord(name, origin(data), classes, len(fit), len(held), found)
+    record = Record({"name": str(backbone), "dtype": dtype}, labels, [task], compared, kind)
     tuned = Tuned(learner, out, record)
     tuned.save([held])
     return tuned
-
-
-def _methods(backbone: Backbone, labels: tuple[str, ...], template: str | None) -> list[Method]:
-    """Return what is compared; the last one is kept."""
-    if not backbone.has_words:
-        return [NCM(), PromptRidge()]
-    around = template or ZeroShot.template
-    # Closed labels, so that a label of a later task may begin one of these.
-    shared: dict[str, Any] = {"labels": None, "end": "always"}
-    listed = "Labels: {{ labels | join(', ') }}.\n" + around
-    text = start_text(labels)
-    short = len(backbone.processor.encode(text, add_special_tokens=False)) <= LONGEST
-    start: dict[str, Any] = {"init": "text", "text": text, "length": None} if short else {}
-    return [
-        ZeroShot(template=around, **shared),
-        ZeroShot(template=listed, **shared),
-        NCM(),
-        PromptTuning(template=around, **shared, **start),
-    ]
-
-
-def _measured(
-    learner: Learner, method: Method, fit: Examples, held: Examples, name: str
-) -> dict[str, Any]:
-    learner.fit_task(fit, name)
-    started = time.perf_counter()
-    answers = learner.predict(held.x)
-    seconds = time.perf_counter() - started
-    row = method.name
-    if isinstance(method, ZeroShot):
-        row = "hard prompt, labels listed" if "labels" in method.template else "hard prompt"
-    return {
-        "row": row,
-        "accuracy": float((answers == held.y).mean()),
-        "trained_parameters": trained_parameters(learner.model, learner.trained),
-        "bytes": stored_bytes(learner.model),
-        "train_seconds": learner.train_seconds,
-        "seconds_per_text": seconds / len(held),
-    }

@@ -1,47 +1,27 @@
-"""Tuned: a specialised model in a folder, that predicts, takes new tasks and generates."""
+"""Tuned: a specialised model in a folder, that predicts or completes, and takes new tasks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from cpool.backbones import load_backbone
+from cpool.backbones import Truncations, load_backbone
+from cpool.backbones.completions import end_of
 from cpool.data import as_examples
-from cpool.errors import DataError
-from cpool.initialisers import from_text
-from cpool.language import readable
+from cpool.errors import ConfigError, DataError
 from cpool.learner import Learner
-from cpool.methods import PromptTuning
-from cpool.streams import Examples, build_stream, load_stream
+from cpool.streams import Examples
+from cpool.tuning.completions import AddedCompletions, add_completions
+from cpool.tuning.labels import Added, add_labels
+from cpool.tuning.rows import check_kind, origin, read_pairs, read_task
+from cpool.tuning.scores import said
 from cpool.tuning.store import MODEL, Record, TaskRecord, read_held, read_record, write_held
 
-__all__ = ["Added", "Tuned", "origin", "read_task", "start_text"]
+__all__ = ["Tuned"]
 
-ROWS = 16  # texts that are answered in words together
-
-
-@dataclass(frozen=True)
-class Added:
-    """What adding a task did.
-
-    Attributes:
-        task: its name.
-        accuracy: on the rows held out of it, when nobody tells the task.
-        before, after: accuracy of each older task on its held-out rows, by name; nobody tells it.
-        told_before, told_after: the same when the task is told.
-        changed: held-out answers of older tasks that are others now though the task is told.
-    """
-
-    task: str
-    accuracy: float
-    before: dict[str, float]
-    after: dict[str, float]
-    told_before: dict[str, float]
-    told_after: dict[str, float]
-    changed: int
+WORDS = 20  # new tokens at most, where completions do not say how long they are
 
 
 class Tuned:
@@ -81,28 +61,47 @@ class Tuned:
         Args:
             texts: any number of them.
             task: the task they are of, if it is known: then only its labels compete.
+
+        Raises:
+            ConfigError: a model of completions, which has no labels.
         """
+        self._need_labels()
         answer = self.learner.predictor.predict(as_examples(list(texts)), self._number(task))
         return [self.record.labels[c] for c in answer.labels]
 
     def predict_proba(self, texts: Sequence[str]) -> Float[np.ndarray, "n C"]:
         """Return the probability of each label, columns as in `labels`."""
+        self._need_labels()
         return self.learner.predict_proba(list(texts))
 
     def generate(self, texts: Sequence[str], task: str | None = None, **options: Any) -> list[str]:
         """Return the words that the language model adds to each text under its prompt.
 
+        Completions are greedy, end at the token with which they were learned, and have as many
+        tokens at most as the longest one learned, unless the options say otherwise.
+
         Args:
-            texts: any number of them.
+            texts: any number of them; cut where they leave no room for new words.
             task: the task they are of, if it is known.
             **options: of transformers' `generate`, such as max_new_tokens=20.
         """
-        model, number, rows = self.learner.model, self._number(task), list(texts)
-        made: list[str] = []
-        for start in range(0, len(rows), ROWS):
-            ids = model.generate(model.prepare(rows[start : start + ROWS]), number, **options)
-            made += model.backbone.processor.batch_decode(ids, skip_special_tokens=True)
-        return made
+        model, number = self.learner.model, self._number(task)
+        usual: dict[str, Any] = {"max_new_tokens": WORDS}
+        if self.record.kind == "completions":
+            tasks = self.record.tasks if number is None else [self.record.tasks[number]]
+            longest = max((task.completions or {}).get("longest", WORDS) for task in tasks)
+            end = end_of(model.backbone.processor)
+            usual = {"max_new_tokens": longest, "do_sample": False, "eos_token_id": end}
+        with Truncations().once():
+            return said(model, texts, number, **{**usual, **options})
+
+    def _need_labels(self) -> None:
+        if self.record.kind != "labels":
+            raise ConfigError(
+                expected="a model that was tuned on rows of text,label",
+                got=f"{self.folder}, tuned on rows of prompt,completion",
+                remedy="Ask it for words: `cpool generate`, or Tuned.generate.",
+            )
 
     def _number(self, task: str | None) -> int | None:
         names = [one.name for one in self.record.tasks]
@@ -112,110 +111,41 @@ class Tuned:
             expected=f"one of the tasks {', '.join(names)}", got=repr(task), remedy="Name one."
         )
 
-    def add(self, data: Any, name: str, *, validation: float = 0.2) -> Added:
+    def add(self, data: Any, name: str, *, validation: float = 0.2) -> Added | AddedCompletions:
         """Learn a further task, and say whether the older ones moved.
 
         Args:
-            data: rows of text and label: a CSV or JSON Lines file, or a pair (texts, labels).
+            data: rows as for `tune`, of the kind that this model was tuned on.
             name: of the task, new.
-            validation: share of each label's rows that is held out.
+            validation: share of the rows that is held out, of each label.
 
         Raises:
             DataError: a name that is taken, or data of a wrong kind.
         """
-        names = [task.name for task in self.record.tasks]
+        names, record = [task.name for task in self.record.tasks], self.record
         if name in names:
             raise DataError(
                 expected="a new name for a task", got=repr(name), remedy=f"Taken: {names}."
             )
-        train, held, labels = read_task(data, validation)
-        numbers = self._numbers(labels)
-        train, held = (replace(part, y=numbers[part.y]) for part in (train, held))
-        parts = read_held(self.folder, len(names))
-        self._start_from(labels)
-        before, told_before = self._answers(parts), self._answers(parts, told=True)
-        self.learner.fit_task(train, name)
-        after, told_after = self._answers(parts), self._answers(parts, told=True)
-        own = self._answers([held], first=len(names))
-        task = TaskRecord(name, origin(data), numbers.tolist(), len(train), len(held))
-        self.record.tasks.append(task)
-        self.save([*parts, held])
-
-        def scores(answers: list[np.ndarray]) -> dict[str, float]:
-            return {n: _accuracy(a, p) for n, a, p in zip(names, answers, parts, strict=True)}
-
-        pairs = zip(told_before, told_after, strict=True)
-        return Added(
-            task=name,
-            accuracy=_accuracy(own[0], held),
-            before=scores(before),
-            after=scores(after),
-            told_before=scores(told_before),
-            told_after=scores(told_after),
-            changed=sum(int((one != other).sum()) for one, other in pairs),
-        )
-
-    def _start_from(self, labels: Sequence[str]) -> None:
-        """Let the prompt of a new task start from a text that lists its own labels."""
-        model = self.learner.model
-        if (
-            isinstance(model.method, PromptTuning)
-            and model.method.init == "text"
-            and model.prompter
-        ):
-            branch = next(iter(model.prompter))
-            branch.pool.init = from_text(model.backbone, start_text(labels))
-
-    def _numbers(self, labels: Sequence[str]) -> np.ndarray:
-        """Return the class of each label of a new task; new labels get new numbers."""
-        words = getattr(self.learner.model.head, "words", None)
-        for label in labels:
-            if label not in self.record.labels:
-                self.record.labels.append(label)
-                if words is not None:
-                    words.more([label])
-        return np.array([self.record.labels.index(label) for label in labels])
-
-    def _answers(
-        self, parts: Sequence[Examples], *, told: bool = False, first: int = 0
-    ) -> list[np.ndarray]:
-        predict = self.learner.predictor.predict
-        return [
-            predict(part, task if told else None).labels for task, part in enumerate(parts, first)
-        ]
+        check_kind(data, record.kind)
+        older, names = read_held(self.folder, len(names), record.kind), [*names, name]
+        added: Added | AddedCompletions
+        found = None
+        with Truncations().once():
+            if record.kind == "completions":
+                fit, held = read_pairs(data, validation, len(older))
+                added, found = add_completions(self.learner, names, older, fit, held)
+                classes = [len(older)]
+            else:
+                parts = read_task(data, validation)
+                added, (fit, held) = add_labels(self.learner, record.labels, names, older, parts)
+                classes = [record.labels.index(label) for label in parts[2]]
+        record.tasks.append(TaskRecord(name, origin(data), classes, len(fit), len(held), found))
+        self.save([*older, held])
+        return added
 
     def save(self, held: Sequence[Examples]) -> None:
         """Write the model, then the held-out rows, then the record that names them."""
         self.learner.save(self.folder / MODEL)
         write_held(self.folder, held)
         self.record.write(self.folder)
-
-
-def read_task(data: Any, validation: float) -> tuple[Examples, Examples, tuple[str, ...]]:
-    """Return the rows to learn from, those held out, and the names of the labels."""
-    options: dict[str, Any] = {"tasks": 1, "validation": 0, "test_fraction": validation}
-    if isinstance(data, str | Path):
-        stream = load_stream("text_file", path=str(data), **options)
-    else:
-        stream = build_stream(data, **options)
-    if stream.modality != "text":
-        raise DataError(
-            expected="texts with labels",
-            got=f"{stream.modality} data",
-            remedy="For images use an experiment file and `cpool run`.",
-        )
-    return stream[0].train, stream[0].test, stream.class_names
-
-
-def _accuracy(answers: np.ndarray, part: Examples) -> float:
-    return float((answers == part.y).mean())
-
-
-def start_text(labels: Sequence[str]) -> str:
-    """Return the hard prompt from which the prompt of a task starts."""
-    return f"Say which label fits the text: {', '.join(map(readable, labels))}."
-
-
-def origin(data: Any) -> str:
-    """Return what to call the place that rows came from."""
-    return Path(data).name if isinstance(data, str | Path) else "rows"
