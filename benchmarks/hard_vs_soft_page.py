@@ -233,7 +233,7 @@ def _share(value: float) -> str:
 def _joules(value: float) -> str:
     if value < 1:
         return "< 1 J"
-    return f"{value:.0f} J" if value < 1000 else f"{value / 1000:.2g} kJ"
+    return f"{value:.0f} J" if value < 1000 else f"{value / 1000:.1f} kJ"
 
 
 def _signed(stat: Stat) -> str:

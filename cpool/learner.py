@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from cpool.backbones import Truncations
 from cpool.cache import QueryCache
@@ -121,31 +122,11 @@ class Learner:
             StateError: the task was learned before.
         """
         examples, name = self._training_data(data, name)
-        classes = sorted(set(examples.y.tolist()))
-        if isinstance(data, Task):
-            classes = sorted(data.classes)
         index = len(self.done)
-        if len(self.model.tasks) != index:
-            raise StateError(
-                expected=f"a model that has finished {index} tasks",
-                got=f"{len(self.model.tasks)} begun: the last one was interrupted",
-                remedy="Load the checkpoint from before it; half a task cannot be gone on with.",
-            )
         started = time.perf_counter()
         with seeded(self.seed, "task", index), Truncations().once():
-            check_trainable(self.model, self.train, classes, name, index)
-            self.model.begin_task(classes, batches=_Later(self, examples, index))
-            self.model.to(self.device)
-            if self.model.needs_raw:
-                self.model.study(examples.x, examples.y)
+            fit, held = self._begin(data, examples, name)
             trains = next(self.model.parameters(), None) is not None
-            if not trains and not (self.model.head.fits or self.model.head.ready):
-                raise StateError(
-                    expected="something that trains in this task",
-                    got=f"nothing in {name!r}: all of it was frozen by earlier tasks",
-                    remedy="Set freeze_old=False where the same classes come again.",
-                )
-            fit, held = self._split(examples, index)
             if trains:
                 self.losses.append(self._optimise(fit, index, name))
             if held is not None:
@@ -160,6 +141,53 @@ class Learner:
         self.done.append(name)
         self.feed.refresh()
         self.train_seconds += time.perf_counter() - started
+
+    def loader_of(
+        self, data: Task | Examples | tuple[Any, Any], name: str | None = None
+    ) -> DataLoader[Any]:
+        """Begin the next task as `fit_task` does, and return its training batches.
+
+        For loops of one's own around single steps (`cpool.optimise.train_step`); `fit_task` does
+        all of it. The task counts as interrupted until a checkpoint from before it is loaded.
+
+        Raises:
+            DataError, StateError: as `fit_task`.
+        """
+        examples, name = self._training_data(data, name)
+        with seeded(self.seed, "task", len(self.done)), Truncations().once():
+            fit, _ = self._begin(data, examples, name)
+        return self._batches(fit)
+
+    def _begin(self, data: Any, examples: Examples, name: str) -> tuple[Examples, Examples | None]:
+        """Begin the next task; return what to train on, and what to judge on."""
+        classes = sorted(set(examples.y.tolist()))
+        if isinstance(data, Task):
+            classes = sorted(data.classes)
+        index = len(self.done)
+        if len(self.model.tasks) != index:
+            raise StateError(
+                expected=f"a model that has finished {index} tasks",
+                got=f"{len(self.model.tasks)} begun: the last one was interrupted",
+                remedy="Load the checkpoint from before it; half a task cannot be gone on with.",
+            )
+        check_trainable(self.model, self.train, classes, name, index)
+        self.model.begin_task(classes, batches=_Later(self, examples, index))
+        self.model.to(self.device)
+        if self.model.needs_raw:
+            self.model.study(examples.x, examples.y)
+        trains = next(self.model.parameters(), None) is not None
+        if not trains and not (self.model.head.fits or self.model.head.ready):
+            raise StateError(
+                expected="something that trains in this task",
+                got=f"nothing in {name!r}: all of it was frozen by earlier tasks",
+                remedy="Set freeze_old=False where the same classes come again.",
+            )
+        return self._split(examples, index)
+
+    def _batches(self, examples: Examples) -> DataLoader[Any]:
+        index = len(self.done)
+        seed = derive(self.seed, "order", index)
+        return self.feed.loader(examples, task=index, shuffle=True, seed=seed, training=True)
 
     def _training_data(
         self, data: Task | Examples | tuple[Any, Any], name: str | None
@@ -183,8 +211,7 @@ class Learner:
         return examples, name
 
     def _optimise(self, examples: Examples, index: int, name: str) -> list[float]:
-        seed = derive(self.seed, "order", index)
-        loader = self.feed.loader(examples, task=index, shuffle=True, seed=seed, training=True)
+        loader = self._batches(examples)
         label = f"task {index} ({name})"
         self.trained.add(self.model)
         return optimise(

@@ -13,7 +13,7 @@ from cpool.model import PromptedModel
 from cpool.progress import Progress
 from cpool.settings import TrainSettings
 
-__all__ = ["make_optimizer", "optimise"]
+__all__ = ["make_optimizer", "optimise", "train_step"]
 
 
 def make_optimizer(model: PromptedModel, train: TrainSettings) -> Optimizer:
@@ -30,6 +30,18 @@ def make_optimizer(model: PromptedModel, train: TrainSettings) -> Optimizer:
     ]
     if train.optimizer == "sgd":
         return SGD(parameters, train.lr, momentum=train.momentum, weight_decay=train.weight_decay)
+    if train.optimizer == "adafactor":
+        from transformers import Adafactor  # torch's own always scales by the parameters
+
+        adafactor: Any = Adafactor  # untyped
+        made: Optimizer = adafactor(
+            parameters,
+            train.lr,
+            weight_decay=train.weight_decay,
+            scale_parameter=False,
+            relative_step=False,
+        )
+        return made
     kind = AdamW if train.optimizer == "adamw" else Adam
     return kind(parameters, train.lr, weight_decay=train.weight_decay)
 
@@ -56,13 +68,13 @@ def optimise(
     for epoch in progress.track(range(train.epochs), label):
         total, count = 0.0, 0
         for batch in progress.track(loader, f"epoch {epoch + 1}"):
-            loss = _step(runner, batch, train, accelerator, task, optimizer, schedule)
+            loss = train_step(runner, batch, train, accelerator, task, optimizer, schedule)
             total, count = total + float(loss), count + 1
         means.append(total / count)
     return means
 
 
-def _step(
+def train_step(
     runner: Any,
     batch: dict[str, Tensor],
     train: TrainSettings,
@@ -71,6 +83,11 @@ def _step(
     optimizer: Optimizer,
     schedule: LRScheduler | None,
 ) -> Tensor:
+    """Do one step on a batch, and return its loss.
+
+    Raises:
+        DataError: a loss that is not finite; nothing was changed.
+    """
     with accelerator.autocast():
         loss: Tensor = runner(batch, task=task).loss
     if not torch.isfinite(loss):

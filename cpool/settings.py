@@ -35,7 +35,8 @@ class TrainSettings:
         epochs: passes over the task's training data.
         batch_size: samples a step (and a step of prediction).
         lr: learning rate.
-        optimizer: "adam", "adamw" or "sgd".
+        optimizer: "adam", "adamw", "sgd" or "adafactor" (with `lr` as it is, neither scaled by the
+            parameters nor falling by itself, as prompts are tuned in Lester et al. 2021).
         weight_decay: of the optimiser.
         momentum: of SGD.
         schedule: "constant" or "cosine" (to 0 over the task).
@@ -49,7 +50,7 @@ class TrainSettings:
     epochs: int = 5
     batch_size: int = 64
     lr: float = 0.001
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    optimizer: Literal["adam", "adamw", "sgd", "adafactor"] = "adam"
     weight_decay: float = 0.0
     momentum: float = 0.9
     schedule: Literal["constant", "cosine"] = "constant"
@@ -68,7 +69,8 @@ class TrainSettings:
         self._need(self.weight_decay >= 0, "weight_decay", "at least 0")
         self._need(0 <= self.momentum < 1, "momentum", "from 0 to below 1")
         self._need(self.clip_norm >= 0, "clip_norm", "at least 0")
-        self._need(self.optimizer in ("adam", "adamw", "sgd"), "optimizer", "adam, adamw or sgd")
+        known = ("adam", "adamw", "sgd", "adafactor")
+        self._need(self.optimizer in known, "optimizer", "adam, adamw, sgd or adafactor")
         self._need(self.schedule in ("constant", "cosine"), "schedule", "constant or cosine")
         self._need(self.mask in ("task", "seen"), "mask", "task or seen")
 

@@ -107,7 +107,7 @@ def test_the_nearest_name_is_offered():
         method_from("l2p", {"topk": 2})
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "adafactor"])
 def test_the_optimiser_holds_exactly_what_trains(name):
     model = trained("dualprompt", "vit").learner.model
     optimizer = make_optimizer(model, TrainSettings(optimizer=name, weight_decay=0.25, lr=0.5))
@@ -115,6 +115,32 @@ def test_the_optimiser_holds_exactly_what_trains(name):
     assert held == {id(p) for p in model.parameters()}
     assert optimizer.param_groups[0]["weight_decay"] == 0.25
     assert type(optimizer).__name__.lower() == name
+
+
+def test_two_steps_of_adafactor_by_hand():
+    run = build("linear_head", "vit")
+    run.train = run.train.but(optimizer="adafactor", lr=0.5, weight_decay=0.1)
+    run.model.begin_task([0, 1])
+    weight = next(p for p in run.model.parameters() if p.dim() == 2)
+    optimizer = make_optimizer(run.model, run.train)
+    expected = weight.detach().double().clone()
+    rows, columns = torch.zeros(len(weight)).double(), torch.zeros(weight.shape[1]).double()
+    for step in (1, 2):
+        for p in run.model.parameters():
+            p.grad = torch.full_like(p, 0.01)
+        weight.grad = torch.arange(1.0, weight.numel() + 1).view_as(weight) / step
+        gradient = weight.grad.double()
+        optimizer.step()
+        # Shazeer and Stern 2018: a second moment of rank 1, its decay 1 − t^−0.8, updates of
+        # root mean square 1 at most; the rate is what was asked for.
+        keep = 1 - step**-0.8
+        rows = keep * rows + (1 - keep) * (gradient**2).mean(dim=1)
+        columns = keep * columns + (1 - keep) * (gradient**2).mean(dim=0)
+        second = rows[:, None] * columns[None] / rows.mean()
+        update = gradient / second.sqrt()
+        update = update / max(1.0, float(update.pow(2).mean().sqrt()))
+        expected = expected * (1 - 0.1 * 0.5) - 0.5 * update
+        torch.testing.assert_close(weight.double(), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_cosine_ends_at_zero_and_clipping_limits_the_step():

@@ -1,0 +1,176 @@
+"""Prompts that are used again: what a new task gains by starting from the prompt of another.
+
+    python -m benchmarks.smollm2                the model, once
+    python -m benchmarks.recycling              about an hour of one core; writes results as it goes
+
+Four domains of CLINC150, fifteen intents each, 8 training and 4 test queries an intent, on
+SmolLM2-135M-Instruct in bfloat16. Each domain is learned by a prompt of 20 tokens from drawn words
+("scratch"); then from the trained prompt of each other domain; and the last one from what three
+domains learned together: the same prompt trained on one after another ("shared"), and the P* of
+multitask prompt tuning ("multitask"). Accuracy is measured on the way, at equal steps.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cpool import Learner, load_backbone, load_stream
+from cpool._io import read_json, write_json
+from cpool.backbones import Backbone
+from cpool.initialisers import from_values
+from cpool.methods import Method, MultitaskPromptTuning, PromptTuning
+from cpool.optimise import make_optimizer, train_step
+from cpool.seeding import seeded
+from cpool.streams import Stream, Task
+from cpool.transfer import best_source
+
+ROOT = Path(__file__).resolve().parent.parent
+OUT = ROOT / "benchmarks" / "results" / "recycling.json"
+MODEL = "build/smollm2-135m"
+DOMAINS, TRAIN, TEST, SEEDS = 4, 8, 4, 3
+MARKS = (0, 10, 30, 60, 90)
+TEMPLATE = "{{ text }}\nIntent:"
+SETTINGS: dict[str, Any] = {"batch_size": 4, "lr": 0.03, "schedule": "constant", "epochs": 3}
+
+
+def learner_of(method: Method, backbone: Backbone, stream: Stream, seed: int) -> Learner:
+    """Return a learner whose model knows the names of the intents."""
+    with seeded(seed, "build"):
+        learner = Learner(method.build(backbone), seed=seed, quiet=True, **SETTINGS)
+    learner.model.name_classes(stream.class_names)
+    return learner
+
+
+def curve(learner: Learner, task: Task) -> list[float]:
+    """Train the next task and return its accuracy after each number of steps of MARKS."""
+    number = len(learner.model.tasks)
+    loader = learner.loader_of((task.train.x, task.train.y), task.name)
+    optimizer = make_optimizer(learner.model, learner.train)
+    done, found = 0, []
+
+    def measured() -> float:
+        learner.model.eval()
+        answers = learner.predictor.predict(task.test, number).labels
+        learner.model.train()
+        return float((answers == task.test.y).mean())
+
+    while True:
+        for batch in loader:
+            if done in MARKS:
+                found.append(measured())
+            if done == MARKS[-1]:
+                return found
+            train_step(
+                learner.model, batch, learner.train, learner.accelerator, number, optimizer, None
+            )
+            done += 1
+
+
+def prompt_of(learner: Learner, slot: int = 0) -> Tensor:
+    """Return a trained prompt [S P W]."""
+    assert learner.model.prompter is not None
+    return next(iter(learner.model.prompter)).pool.values()[slot].detach().clone()
+
+
+def starting(learner: Learner, values: Tensor) -> Learner:
+    """Let the next prompt begin as these values."""
+    assert learner.model.prompter is not None
+    next(iter(learner.model.prompter)).pool.init = from_values(values[None])
+    return learner
+
+
+def measure(backbone: Backbone, stream: Stream, seed: int) -> list[dict[str, Any]]:
+    """Return the curves of one seed, each with where it started and what was learned."""
+    tasks, found = list(stream), []
+    method = PromptTuning(template=TEMPLATE)
+
+    def note(kind: str, source: str, target: Task, values: Sequence[float], **more: Any) -> None:
+        found.append(
+            {
+                "kind": kind,
+                "seed": seed,
+                "source": source,
+                "target": target.name,
+                "accuracy": dict(zip(map(str, MARKS), values, strict=True)),
+                **more,
+            }
+        )
+        print(json.dumps(found[-1]), flush=True)
+
+    prompts = []
+    for task in tasks:
+        learner = learner_of(method, backbone, stream, seed)
+        note("scratch", "", task, curve(learner, task))
+        prompts.append(prompt_of(learner))
+    nearness = _nearness(backbone, stream, method, seed)
+    for target, task in enumerate(tasks):
+        for source, values in enumerate(prompts):
+            if source != target:
+                learner = starting(learner_of(method, backbone, stream, seed), values)
+                note(
+                    "transfer",
+                    tasks[source].name,
+                    task,
+                    curve(learner, task),
+                    nearness=nearness[source, target],
+                )
+    *sources, last = tasks
+    together = ", ".join(task.name for task in sources)
+    shared = learner_of(PromptTuning(template=TEMPLATE, slots="shared"), backbone, stream, seed)
+    multitask = MultitaskPromptTuning(template=TEMPLATE, shared_tasks=len(sources))
+    universal = learner_of(multitask, backbone, stream, seed)
+    for task in sources:
+        shared.fit_task((task.train.x, task.train.y), task.name)
+        universal.fit_task((task.train.x, task.train.y), task.name)
+    again = starting(learner_of(method, backbone, stream, seed), prompt_of(shared))
+    note("shared", together, last, curve(again, last))
+    note("multitask", together, last, curve(universal, last))
+    return found
+
+
+def _nearness(
+    backbone: Backbone, stream: Stream, method: Method, seed: int
+) -> dict[tuple[int, int], float]:
+    """Return how near the texts of a source are to those of a target, before any step."""
+    learner = learner_of(method, backbone, stream, seed)
+    learner.train = learner.train.but(epochs=1, lr=1e-9)
+    for task in stream:
+        some = task.train.take(list(range(0, len(task.train), 4)))
+        learner.fit_task((some.x, some.y), task.name)
+    assert learner.model.prompter is not None
+    router = next(iter(learner.model.prompter)).policy
+    near = {}
+    for target, task in enumerate(stream):
+        query = learner.feed.queries(task.train)
+        for source in best_source(router, query, k=len(stream)):  # type: ignore[arg-type]
+            near[source.slot, target] = source.nearness
+    return near
+
+
+def main() -> None:
+    """Measure the seeds that are not in the file yet, and write after each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default=MODEL)
+    parser.add_argument("--out", type=Path, default=OUT)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    backbone = load_backbone(args.model, dtype="bfloat16")
+    rows: list[dict[str, Any]] = read_json(args.out)["rows"] if args.out.is_file() else []
+    for seed in range(SEEDS):
+        if any(row["seed"] == seed for row in rows):
+            continue
+        whole = load_stream(
+            "clinc150", seed=0, validation=0, train_per_class=TRAIN, test_per_class=TEST
+        )
+        rows += measure(backbone, whole.replaced(whole[:DOMAINS]), seed)
+        settings = {**SETTINGS, "model": args.model, "train": TRAIN, "test": TEST}
+        write_json(args.out, {"schema": 1, "settings": settings, "seeds": seed + 1, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
