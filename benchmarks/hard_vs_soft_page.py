@@ -51,17 +51,20 @@ python -m benchmarks.run_all hard-vs-soft   # resumes
 """
 
 COLUMNS = """\
-- **trained**: parameters that gradients trained, and their share of the model's {size}.
-  **stored**: bytes to keep for the task; a prompt of this library comes with the statistics of the
-  router that will choose it among others, which are most of its bytes.
-- **train s**: seconds of one core. **energy**: an estimate, these seconds times {watts:g} W, about
-  what a busy core of a server draws; nothing was metered. **TFLOP**: operations of all training
-  steps, counted by torch in one of them. Full fine-tuning has fewer than a prompt, whose tokens
-  make every text longer, and takes longer all the same: its weights train in float32.
-- **memory**: the peak of a process that trains with four queries a step, without what the libraries
-  take. **tokens**: what a request has beside its text, template and prompt together.
-  **ms a request**: one that comes alone. Both, and the ratios below, are from
-  `python benchmarks/speed/tuning.py`.
+**trained**: parameters that gradients trained; the model has {size}. **stored**: bytes to keep for
+the task; a prompt of this library comes with the statistics of the router that will choose it among
+others, which are most of its bytes. **tokens**: what a request has beside its text, template and
+prompt together. **ms**: of a request that comes alone, from `python benchmarks/speed/tuning.py`.
+"""
+
+TRAINING = """\
+Rows that take at least a second. **s**: of one core. **energy**: an estimate, these seconds times
+{watts:g} W, about what a busy core of a server draws; nothing was metered. **TFLOP**: operations of
+all training steps, counted by torch in one of them. Full fine-tuning has fewer than a prompt, whose
+tokens make every text longer, and takes longer all the same, as its weights train in float32.
+**step**: its time as a share of full fine-tuning's, in turns in one process. **memory**: the peak
+of a process that trains with four queries a step, without what the libraries take. Both are from
+`python benchmarks/speed/tuning.py`.
 """
 
 
@@ -123,9 +126,8 @@ class Comparison:
         return float(run["train"]["epochs"] * -(-samples // size) * step / 1e12)
 
     def table(self) -> list[str]:
-        """Return the table of all rows, by kind."""
-        heads = ["", "accuracy %", "trained", "stored", "train s", "energy", "TFLOP", "memory"]
-        heads += ["tokens", "ms a request"]
+        """Return accuracy, size and the cost of a request of all rows, by kind."""
+        heads = ["", "accuracy %", "trained", "stored", "tokens", "ms"]
         lines = [f"| {' | '.join(heads)} |", f"| --- |{' ---: |' * (len(heads) - 1)}"]
         for kind in KINDS:
             lines.append(f"| *{kind}* |{' |' * (len(heads) - 1)}")
@@ -134,21 +136,35 @@ class Comparison:
 
     def _row(self, label: str) -> list[str]:
         trained = self.stat(label, "trainable_parameters").mean
-        seconds = self.stat(label, "train_seconds").mean
-        work, memory = self.teraflops(label), self.measured(label, "peak_bytes")
-        cells = [
+        return [
             f"`{label}`",
             text.with_deviation(self.accuracy(label), 1.0, 1),
-            f"{text.count(trained)} ({_share(trained / self.parameters)})" if trained else "0",
+            text.count(trained) if trained else "0",
             text.size(self.stat(label, "bytes_per_task").mean),
-            f"{seconds:.1f}" if seconds < 10 else f"{seconds:,.0f}",
-            _joules(WATTS * seconds),
-            "–" if work is None else f"{work:.1f}",
-            "–" if memory is None else text.size(memory),
             f"{self.measured(label, 'tokens_added'):.0f}",
             f"{1000 * self.measured(label, 'request_seconds'):.0f}",
         ]
-        return [cell.replace(text.MISSING, "–") for cell in cells]
+
+    def training(self) -> list[str]:
+        """Return what training cost, of all rows that take a second or more."""
+        heads = ["", "s", "energy", "TFLOP", "step", "memory"]
+        lines = [f"| {' | '.join(heads)} |", f"| --- |{' ---: |' * (len(heads) - 1)}"]
+        for label in self.runs:
+            stat = self.stat(label, "train_seconds")
+            if stat.mean < 1:
+                continue
+            work, memory = self.teraflops(label), self.measured(label, "peak_bytes")
+            step = self.measured(label, "step_over_full")
+            cells = [
+                f"`{label}`",
+                text.with_deviation(stat, 1.0, 0 if stat.mean >= 10 else 1),
+                _joules(WATTS * stat.mean),
+                "–" if work is None else f"{work:.1f}",
+                "–" if step is None else f"{step:.2f} ×",
+                "–" if memory is None else text.size(memory),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+        return lines
 
     def targets(self) -> list[str]:
         """Return what was aimed at, what came, and whether it is met."""
@@ -186,26 +202,28 @@ class Comparison:
         assert found is not None
         return found
 
-    def found(self) -> str:
+    def found(self) -> list[str]:
         """Say what the table says."""
         named = {kind: self.best(self.of_kind(kind)) for kind in KINDS}
-        said = [
-            f"{kind}: `{label}` {text.with_deviation(self.accuracy(label), 1.0, 1)} %"
-            for kind, label in named.items()
-        ]
         lead = self.best(list(self.runs))
         heads = self.of_kind("heads on frozen features")
         closed = self.best([x for x in heads if not self.stat(x, "trainable_parameters").mean])
         prompts = [label for label, runs in self.runs.items() if runs[0]["method"] == SOFT]
         prompt = self.best(prompts)
-        return (
-            f"The best of each kind: {'; '.join(said)}. `{lead}` leads the table. `{closed}`, "
-            f"which trains nothing, has {_signed(self._gain(closed, prompt))} on `{prompt}`, for "
-            f"{self.stat(closed, 'train_seconds').mean:.1f} s in place of "
+        return [
+            f"The best of each kind (`{lead}` leads the table):",
+            "",
+            *(
+                f"- {kind}: `{label}`, {text.with_deviation(self.accuracy(label), 1.0, 1)} %"
+                for kind, label in named.items()
+            ),
+            "",
+            f"`{closed}`, which trains nothing, has {_signed(self._gain(closed, prompt))} on "
+            f"`{prompt}`, for {self.stat(closed, 'train_seconds').mean:.1f} s in place of "
             f"{self.stat(prompt, 'train_seconds').mean:.0f} s: where features and a closed form "
             "do, they are the first thing to try. A prompt keeps the model a language model, whose "
-            "answers are words, also labels that it was never shown."
-        )
+            "answers are words, also labels that it was never shown.",
+        ]
 
     def plot(self) -> str:
         """Draw accuracy over the seconds of training."""
@@ -302,8 +320,9 @@ def outputs(results: Path = RESULTS) -> dict[Path, str]:
     made = Comparison(
         read_json(results / MAIN / "results.json"), read_json(results / "speed-tuning.json")
     )
-    columns = COLUMNS.format(size=f"{made.parameters:,}", watts=WATTS)
-    lines = [HEAD, *made.table(), "", columns, made.found(), ""]
+    lines = [HEAD, *made.table(), "", COLUMNS.format(size=f"{made.parameters:,}")]
+    lines += [*made.found(), "", "## What training costs", "", *made.training(), ""]
+    lines += [TRAINING.format(watts=WATTS)]
     lines += ['<div class="flow">', f'--8<-- "{PLOT.name}"', "</div>", ""]
     lines += ["What takes less than 0.01 s stands there.", "", "## What was aimed at", ""]
     lines += [*made.targets(), ""]
