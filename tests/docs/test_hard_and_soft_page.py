@@ -1,5 +1,6 @@
 """The page of hard and soft prompts says what the committed results say, and judges rightly."""
 
+import json
 import re
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from benchmarks import hard_vs_soft_page as page
 from benchmarks.cost_plot import Mark, cost_svg
 from benchmarks.hard_vs_soft_page import Comparison
+from cpool.report import text
 from cpool.report.results import Stat
 
 PLAIN = {"epochs": 4, "batch_size": 4}
@@ -59,6 +61,20 @@ def test_the_committed_page_is_what_the_committed_results_give() -> None:
         assert path.read_text(encoding="utf-8") == content, (
             "out of date: python -m benchmarks.hard_vs_soft_page"
         )
+
+
+def test_the_table_of_the_readme_is_that_of_the_page() -> None:
+    results = json.loads((page.RESULTS / page.MAIN / "results.json").read_text("utf-8"))
+    made = Comparison(results, {})
+    said = (page.ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| .*`(\w[\w ]*)` \| (\S+ ± \S+) \| (\S+) \|$", said, re.MULTILINE)
+    assert len(rows) == 6
+    for label, accuracy, trained in rows:
+        assert accuracy == text.with_deviation(made.accuracy(label), 1.0, 1)
+        number = made.stat(label, "trainable_parameters").mean
+        assert trained == (text.count(number) if number else "0")
+    hard = made.best(made.of_kind(page.HARD))
+    assert f"best hard prompt, `{hard}`" in said
 
 
 def test_aims_that_are_met() -> None:
