@@ -8,7 +8,7 @@ SmolLM2-135M-Instruct in bfloat16. `distil` trains n tokens at the embedding, or
 that the model goes on with other training queries as it does behind the whole prompt; no label is
 read but those that the model itself names. Measured on test queries: how often slot and prompt name
 the same intent, how often it is the right one, and the time of a request. Beside it: no prompt, and
-the first words of the prompt, as many as the slot has.
+the first tokens of the prompt, as many as the slot has.
 """
 
 import argparse
@@ -91,7 +91,7 @@ def measure(backbone: Backbone, seed: int) -> list[dict[str, Any]]:
         first = text_prompts(backbone, backbone.processor.decode(ids[:length]))
         words = backbone.processor.decode(ids[:length])
         found = answers(backbone, tests, first, names)
-        ways[f"first {length} words"] = (length, (words, None), found, 0.0)
+        ways[f"first {length} tokens"] = (length, (words, None), found, 0.0)
         for site in SITES:
             start = time.perf_counter()
             slot = distil(
