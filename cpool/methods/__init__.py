@@ -32,6 +32,7 @@ from cpool.methods.osprompt import OSPrompt
 from cpool.methods.ovor import OVOR
 from cpool.methods.pez import HardPromptTuning, words_of_slot
 from cpool.methods.prefix_tuning import PrefixTuning
+from cpool.methods.progressive_prompt_tuning import ProgressivePromptTuning
 from cpool.methods.progressive_prompts import ProgressivePrompts
 from cpool.methods.prompt_ridge import PromptRidge
 from cpool.methods.prompt_search import PromptSearch
@@ -77,6 +78,7 @@ __all__ = [
     "OSPrompt",
     "OnePrompt",
     "PrefixTuning",
+    "ProgressivePromptTuning",
     "ProgressivePrompts",
     "PromptRidge",
     "PromptSearch",
@@ -125,6 +127,7 @@ METHODS: dict[str, type[Method]] = {
         PrefixTuning,
         MultitaskPromptTuning,
         ATTEMPT,
+        ProgressivePromptTuning,
         HardPromptTuning,
         ZeroShot,
         FewShot,

@@ -31,8 +31,8 @@ class ProgressivePrompts(Method):
 
     Left out: the MLP that the paper optionally trains a prompt through; long inputs are cut for
     all prompts together, where its code cuts after joining. Its T5 answers with words, where a
-    linear head reads the encoder here. The paper trains T5 with lr 0.3 from rows of the
-    vocabulary; here prompts start from U(-init, init).
+    linear head reads the encoder here; `ProgressivePromptTuning` answers as it does. The paper
+    trains T5 with lr 0.3 from rows of the vocabulary; here prompts start from U(-init, init).
 
     Attributes:
         length: tokens of each task's prompt.

@@ -34,6 +34,7 @@ from cpool.methods import (
     OSPrompt,
     PrefixTuning,
     ProgressivePrompts,
+    ProgressivePromptTuning,
     PromptRidge,
     PromptSearch,
     PromptTuning,
@@ -140,6 +141,10 @@ ROWS: dict[str, Callable[[], Method]] = {
         length=2, labels=LABELS, init="labels", rank=2, shared_tasks=2
     ),
     "attempt": lambda: ATTEMPT(length=2, labels=LABELS, width=4),
+    "progressive_prompt_tuning": lambda: ProgressivePromptTuning(length=2, labels=LABELS),
+    "progressive_prompt_tuning_untold": lambda: ProgressivePromptTuning(
+        length=2, labels=LABELS, known_task=False
+    ),
     # A start that is no words, so that it differs from those that it ends as.
     "pez": lambda: HardPromptTuning(length=2, labels=LABELS, init="random"),
     "pez_shared": lambda: HardPromptTuning(
@@ -194,6 +199,8 @@ LANGUAGE = (
     "multitask_prompt",
     "multitask_prompt_ranks",
     "attempt",
+    "progressive_prompt_tuning",
+    "progressive_prompt_tuning_untold",
     "pez",
     "pez_shared",
     "zero_shot",

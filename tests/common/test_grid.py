@@ -45,6 +45,7 @@ FREEZES = {
     "multitask_prompt": ("pool.blocks", "pool.shared"),
     "multitask_prompt_ranks": ("pool.blocks", "pool.shared"),
     "attempt": ("pool.blocks", "policy.networks"),
+    "progressive_prompt_tuning": ("pool.blocks",),
     "pez": ("pool.blocks",),
     "ranpac_first_session": ("pool.blocks",),
 }
