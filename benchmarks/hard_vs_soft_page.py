@@ -5,20 +5,24 @@ python -m benchmarks.hard_vs_soft_page --check    writes nothing; status 1 when 
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.cost_plot import Mark, cost_svg
+from benchmarks.study_plot import plot_svg
 from benchmarks.study_results import Table
 from benchmarks.tables import RESULTS, ROOT
 from cpool._io import read_json, write_bytes
+from cpool.experiment.reading import read_experiment
 from cpool.report import text
 from cpool.report.results import Stat
 
 PAGE = ROOT / "docs" / "pages" / "hard-and-soft.md"
 PLOT = ROOT / "docs" / "pages" / "assets" / "hard-and-soft-cost.svg"
+EXAMPLES = PLOT.with_name("hard-and-soft-examples.svg")
 MAIN, STUDY = "hard-vs-soft", "hard_vs_soft"
 FULL, LORA = "fine_tune_words", "lora"
 WATTS = 10.0
@@ -41,8 +45,12 @@ HEAD = """\
 One language model, one task, and every way to specialise it, side by side: words put in front of a
 text, a few learned tokens, another model, or a head on frozen features. SNIPS has seven intents;
 each method sees 16 queries of each, and is judged on 40 others of each. The model is
-SmolLM2-135M-Instruct in bfloat16; what trains, trains in float32. Rates were searched on a fifth of
-the training queries, three trials a method. Mean ± sample deviation over three seeds.
+SmolLM2-135M-Instruct in bfloat16; a soft prompt trains in float32 in front of it, while LoRA and
+full fine-tuning run a copy of the whole model in float32. All train for four epochs of four queries
+a step, `linear_head` for 50 epochs. Prompts named *text* and prefixes start from the list of the
+labels, which no other row that trains reads. Mean ± sample deviation over three seeds: they vary
+the start, the order of the data and which examples are shown; the training queries are the same in
+each.
 
 ```bash
 python -m benchmarks.smollm2                # the model, once
@@ -60,8 +68,8 @@ prompt together. **ms**: of a request that comes alone, from `python benchmarks/
 TRAINING = """\
 Rows that take at least a second. **s**: of one core. **energy**: an estimate, these seconds times
 {watts:g} W, about what a busy core of a server draws; nothing was metered. **TFLOP**: operations of
-all training steps, counted by torch in one of them. Full fine-tuning has fewer than a prompt, whose
-tokens make every text longer, and takes longer all the same, as its weights train in float32.
+all training steps, counted by torch in one of them. Full fine-tuning has fewer than prompt tuning,
+whose tokens make every text longer, and takes longer all the same: it runs in float32, as LoRA does.
 **step**: its time as a share of full fine-tuning's, in turns in one process. **memory**: the peak
 of a process that trains with four queries a step, without what the libraries take. Both are from
 `python benchmarks/speed/tuning.py`.
@@ -78,10 +86,16 @@ class Comparison:
     Args:
         results: content of results.json.
         speed: content of speed-tuning.json.
+        grids: label and rates of each row that was searched.
     """
 
-    def __init__(self, results: Mapping[str, Any], speed: Mapping[str, Any]) -> None:
-        self.results, self.speed = results, speed
+    def __init__(
+        self,
+        results: Mapping[str, Any],
+        speed: Mapping[str, Any],
+        grids: Sequence[tuple[str, Sequence[float]]] = (),
+    ) -> None:
+        self.results, self.speed, self.grids = results, speed, grids
         self.runs: dict[str, list[Mapping[str, Any]]] = {}
         for run in results["runs"]:
             self.runs.setdefault(run["label"], []).append(run)
@@ -167,33 +181,27 @@ class Comparison:
         return lines
 
     def targets(self) -> list[str]:
-        """Return what was aimed at, what came, and whether it is met."""
+        """Return what was aimed at, what came of each prompt, and whether it is met."""
         prompts = [label for label, runs in self.runs.items() if runs[0]["method"] == SOFT]
-        best, hard = self.best(prompts), self.best(self.of_kind(HARD))
-        ahead = self._gain(best, hard)
-        behind = self._gain(best, LORA)
+        hard = self.best(self.of_kind(HARD))
+        full, peft = self.measured(FULL, "peak_bytes"), self.speed["words"]["step_over_peft"]
+        lines = ["| aim | measured | met |", "| --- | --- | --- |"]
+
+        def row(aim: str, measured: str, met: bool) -> None:
+            lines.append(f"| {aim} | {measured} | {'yes' if met else '**no**'} |")
+
+        for prompt in prompts:
+            ahead, behind = self._gain(prompt, hard), self._gain(prompt, LORA)
+            row(f"`{prompt}`: not behind `{hard}`", _signed(ahead), ahead.mean >= 0)
+            row(f"`{prompt}`: within 3 points of LoRA", _signed(behind), behind.mean >= -3)
         share = max(self.stat(p, "trainable_parameters").mean for p in prompts) / self.parameters
         step = max(self.measured(p, "step_over_full") for p in prompts)
-        memory = max(self.measured(p, "peak_bytes") for p in prompts)
-        memory /= self.measured(FULL, "peak_bytes")
-        peft = self.speed["words"]["step_over_peft"]
-        rows = [
-            (
-                f"`{best}` not behind the best hard prompt, `{hard}`",
-                _signed(ahead),
-                ahead.mean >= 0,
-            ),
-            ("within 3 points of LoRA", _signed(behind), behind.mean >= -3),
-            ("at most 0.1 % of the parameters", _share(share), share <= 0.001),
-            ("a step in at most 60 % of the time of full fine-tuning", f"{step:.0%}", step <= 0.6),
-            ("at most 50 % of its peak memory", f"{memory:.0%}", memory <= 0.5),
-            ("a step in no more time than PEFT's, same words", f"{peft:.2f} ×", peft <= 1),
-        ]
-        lines = ["| aim | measured | met |", "| --- | --- | --- |"]
-        for aim, measured, met in rows:
-            measured = measured.replace("%", " %") if " %" not in measured else measured
-            lines.append(f"| {aim} | {measured} | {'yes' if met else '**no**'} |")
-        return lines
+        memory = max(self.measured(p, "peak_bytes") for p in prompts) / full
+        row("at most 0.1 % of the parameters", _share(share), share <= 0.001)
+        row("a step in at most 60 % of full fine-tuning's time", f"{step:.0%}", step <= 0.6)
+        row("at most 50 % of its peak memory", f"{memory:.0%}", memory <= 0.5)
+        row("a step in no more time than PEFT's, same words", f"{peft:.2f} ×", peft <= 1)
+        return [re.sub(r"(\d)%", r"\1 %", line) for line in lines]
 
     def _gain(self, one: str, other: str) -> Stat:
         left, right = ({r["seed"]: r for r in self.runs[name]} for name in (one, other))
@@ -208,22 +216,36 @@ class Comparison:
         lead = self.best(list(self.runs))
         heads = self.of_kind("heads on frozen features")
         closed = self.best([x for x in heads if not self.stat(x, "trainable_parameters").mean])
-        prompts = [label for label, runs in self.runs.items() if runs[0]["method"] == SOFT]
-        prompt = self.best(prompts)
+        soft = self.best(self.of_kind("soft prompts"))
         return [
-            f"The best of each kind (`{lead}` leads the table):",
+            f"The best of each kind, chosen on the test queries themselves (`{lead}` leads):",
             "",
             *(
                 f"- {kind}: `{label}`, {text.with_deviation(self.accuracy(label), 1.0, 1)} %"
                 for kind, label in named.items()
             ),
             "",
-            f"`{closed}`, which trains nothing, has {_signed(self._gain(closed, prompt))} on "
-            f"`{prompt}`, for {self.stat(closed, 'train_seconds').mean:.1f} s in place of "
-            f"{self.stat(prompt, 'train_seconds').mean:.0f} s: where features and a closed form "
-            "do, they are the first thing to try. A prompt keeps the model a language model, whose "
-            "answers are words, also labels that it was never shown.",
+            f"`{closed}`, which trains nothing, is {_signed(self._gain(closed, soft))} from "
+            f"`{soft}`, for {self.stat(closed, 'train_seconds').mean:.1f} s in place of "
+            f"{self.stat(soft, 'train_seconds').mean:.0f} s. A prompt keeps the model a language "
+            "model, whose answers are words, also labels that it was never shown.",
         ]
+
+    def searched(self) -> str:
+        """Say how rates were searched, and which of them lie on the edge of their grid."""
+        plan = self.results["search"]
+        edges, inner = [], []
+        for entry in self.grids:
+            label, values = entry
+            chosen = next(iter(self.runs[label][0]["search"]["chosen"].values()))
+            edge = "lowest" if chosen == min(values) else "highest" if chosen == max(values) else ""
+            (edges if edge else inner).append(f"`{label}` {chosen:g}{edge and f' ({edge})'}")
+        return (
+            f"Rates were searched: three for each row, on {plan['validation_samples']} of the "
+            f"training queries, so that one query is {100 / plan['validation_samples']:.1f} "
+            f"points. At an end of their grid, and perhaps better beyond it: {', '.join(edges)}; inside: "
+            f"{', '.join(inner) or 'none'}."
+        )
 
     def plot(self) -> str:
         """Draw accuracy over the seconds of training."""
@@ -259,34 +281,52 @@ def _signed(stat: Stat) -> str:
     return f"{round(stat.mean, 1) + 0:+.1f}{spread} points".replace("-", "−")
 
 
-def by_examples(document: Mapping[str, Any]) -> list[str]:
-    """Return, for each data set and number of examples, the best hard and soft prompt and others.
+def grouped(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a study whose series are kinds of rows: the best row of each, at each x.
 
     Args:
         document: of the study, with the panels that are done.
     """
     table, metric = Table(document), "average_accuracy"
-    methods = {
-        m.get("label", m["name"]): m["name"] for m in document["settings"]["experiment"]["method"]
-    }
-    columns = {
+    rows = document["settings"]["experiment"]["method"]
+    methods = {row.get("label", row["name"]): row["name"] for row in rows}
+    kinds = {
         "best hard prompt": [x for x in methods if _kind(methods[x]) == HARD],
-        "prompt tuning": [x for x in methods if methods[x] == SOFT],
+        "best prompt tuning": [x for x in methods if methods[x] == SOFT],
         "prefix tuning": [x for x in methods if methods[x] == "prefix_tuning"],
-        "LoRA": [LORA],
-        "fine-tuning": [FULL],
+        "LoRA": [x for x in methods if methods[x] == LORA],
+        "fine-tuning": [x for x in methods if methods[x] == FULL],
         "best head": [x for x in methods if _kind(methods[x]) == "heads on frozen features"],
     }
-    lines = [f"| {document['x']} | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
+    points = []
     for panel in table.panels:
-        lines.append(f"| *{panel}* |{' |' * len(columns)}")
+        for kind, labels in kinds.items():
+            for x in table.xs(panel):
+                means = {
+                    label: stat.mean
+                    for label in labels
+                    if (stat := table.stat(panel, label, x, metric)) is not None
+                }
+                best = max(means, key=lambda label: means[label]) if means else None
+                points += [
+                    {**point, "series": kind}
+                    for point in document["points"]
+                    if (point["panel"], point["series"], point["x"]) == (panel, best, x)
+                ]
+    return {**document, "points": points}
+
+
+def by_examples(document: Mapping[str, Any]) -> list[str]:
+    """Return a table of a grouped study: a row for each panel and x, a column for each series."""
+    table = Table(document)
+    names = list(dict.fromkeys(name for panel in table.panels for name in table.series(panel)))
+    lines = [f"| {document['x']} | {' | '.join(names)} |", f"| --- |{' ---: |' * len(names)}"]
+    for panel in table.panels:
+        lines.append(f"| *{panel}* |{' |' * len(names)}")
         for x in table.xs(panel):
-            cells = []
-            for labels in columns.values():
-                stats = [s for label in labels if (s := table.stat(panel, label, x, metric))]
-                top = max(stats, key=lambda s: s.mean) if stats else None
-                cells.append(text.with_deviation(top, 1.0, 1).replace(text.MISSING, "–"))
-            lines.append(f"| {x} | {' | '.join(cells)} |")
+            stats = [table.stat(panel, name, x, "average_accuracy") for name in names]
+            cells = [text.with_deviation(stat, 1.0, 1) for stat in stats]
+            lines.append(f"| {x} | {' | '.join(cells)} |".replace(text.MISSING, "–"))
     return lines
 
 
@@ -317,28 +357,41 @@ STREAMS = {"language-stream": "task not known", "language-stream-task": "task kn
 
 def outputs(results: Path = RESULTS) -> dict[Path, str]:
     """Return what the page and its picture must hold."""
+    experiment = read_experiment(ROOT / "benchmarks" / "experiments" / f"{MAIN}.toml")
+    grids = [(e.label, next(iter(e.grid.values()))) for e in experiment.methods if e.grid]
     made = Comparison(
-        read_json(results / MAIN / "results.json"), read_json(results / "speed-tuning.json")
+        read_json(results / MAIN / "results.json"),
+        read_json(results / "speed-tuning.json"),
+        grids,
     )
+    pictures = {PLOT: made.plot()}
     lines = [HEAD, *made.table(), "", COLUMNS.format(size=f"{made.parameters:,}")]
-    lines += [*made.found(), "", "## What training costs", "", *made.training(), ""]
+    lines += [
+        *made.found(),
+        "",
+        made.searched(),
+        "",
+        "## What training costs",
+        "",
+        *made.training(),
+        "",
+    ]
     lines += [TRAINING.format(watts=WATTS)]
     lines += ['<div class="flow">', f'--8<-- "{PLOT.name}"', "</div>", ""]
     lines += ["What takes less than 0.01 s stands there.", "", "## What was aimed at", ""]
     lines += [*made.targets(), ""]
     study = results / "studies" / f"{STUDY}.json"
     if study.is_file():
-        document = read_json(study)
+        document = grouped(read_json(study))
+        pictures[EXAMPLES] = plot_svg(document)
         lines += ["## From how many examples on", "", document["question"], ""]
         lines += [
-            "The best of several rows is taken after the fact, on test queries, for the hard",
-        ]
-        lines += [
-            "prompts and heads as for prompt tuning; [the study](studies.md) has each row.",
+            "Where a kind has several rows, the best at each number is shown, chosen after the "
+            "fact on test queries; [the study](studies.md) has each row.",
             "",
         ]
         lines += [*by_examples(document), ""]
-        lines += ['<div class="flow">', f'--8<-- "study-{STUDY}.svg"', "</div>", ""]
+        lines += ['<div class="flow">', f'--8<-- "{EXAMPLES.name}"', "</div>", ""]
     streams = {
         heading: read_json(results / name / "results.json")
         for name, heading in STREAMS.items()
@@ -348,7 +401,7 @@ def outputs(results: Path = RESULTS) -> dict[Path, str]:
         lines += ["## When tasks come one after another", ""]
         lines += [f"{_sentence(next(iter(streams.values()))['description'])}", ""]
         lines += [*stream_rows(streams), ""]
-    return {PAGE: "\n".join(lines).rstrip() + "\n", PLOT: made.plot()}
+    return {PAGE: "\n".join(lines).rstrip() + "\n", **pictures}
 
 
 def _sentence(description: str) -> str:

@@ -75,9 +75,7 @@ def run_study(
                 seeds=list(cell.experiment.seeds),
                 experiments=done,
                 streams=dict(streams),
-                environment={
-                    key: environment[key] for key in ("cpu", "threads", "torch", "python")
-                },
+                environment={key: environment[key] for key in MACHINE},
                 seconds=seconds,
             )
             on_panel(document)

@@ -36,7 +36,8 @@ class RateCurve:
         losses: [n], of a batch each, before its step.
         smoothed: [n], their running mean, without the pull of its start.
         suggestion: a tenth of the rate at which `smoothed` is lowest, and `low` at least; the
-            first ten steps do not count, whose mean is of few batches.
+            first ten steps (or half of fewer than twenty) do not count, whose mean is of few
+            batches. Where the loss is lowest at the last step, `high` was too low to see it rise.
     """
 
     rates: Float[np.ndarray, " n"]
@@ -73,7 +74,7 @@ def find_rate(
         train: further settings of training; the method's own by default. Rate and schedule do not
             matter.
         low, high: first and last rate.
-        steps: N, at least 10; the data is read as often as that takes.
+        steps: N, at least 20; the data is read as often as that takes.
         seed: of the model and of the order of the data.
         device: where to run; what accelerate finds by default.
         quiet: show no progress.
@@ -114,9 +115,10 @@ def find_rate(
     batches = _endless(loader)
     with seeded(seed, "task", 0):
         for step in Progress(quiet).track(range(steps), "rates"):
+            batch = next(batches)  # what is wrong with the data is no loss that diverged
             try:
                 loss = train_step(
-                    model, next(batches), settings, learner.accelerator, 0, optimizer, schedule
+                    model, batch, settings, learner.accelerator, 0, optimizer, schedule
                 )
             except DataError:
                 if not losses:
@@ -129,7 +131,7 @@ def find_rate(
                 break
     rates = low * ratio ** (np.arange(len(losses)) / (steps - 1))
     curve = np.array(smoothed)
-    skipped = min(FIRST, len(curve) - 1)
+    skipped = min(FIRST, len(curve) // 2)
     lowest = skipped + int(curve[skipped:].argmin())
     suggestion = max(low, float(rates[lowest]) / BELOW)
     return RateCurve(rates, np.array(losses), curve, suggestion)
@@ -145,7 +147,9 @@ def _check(low: float, high: float, steps: int) -> None:
         raise ConfigError(
             expected="rates 0 < low < high", got=f"{low!r}, {high!r}", remedy="Use 1e-5 and 1."
         )
-    if not is_whole(steps) or steps < 10:
+    if not is_whole(steps) or steps < 2 * FIRST:
         raise ConfigError(
-            expected="at least 10 steps", got=repr(steps), remedy="Some 60 give a smooth curve."
+            expected=f"at least {2 * FIRST} steps",
+            got=repr(steps),
+            remedy="Some 60 give a smooth curve.",
         )

@@ -61,6 +61,12 @@ class Backbone(FrozenModel):
                 got=f"none in backbone {self.name!r}",
                 remedy="Give one to `wrap_model(model, processor)`, or pass tensors.",
             )
+        if completions is not None and not self.has_words:
+            raise BackboneError(
+                expected="a language model, to read what shall follow a text",
+                got=f"{self.name!r} ({self.family}, {self.kind})",
+                remedy="Use a decoder or a T5, or pass no completions.",
+            )
         if self.kind == "vision":
             channels = getattr(self.plain_model.config, "num_channels", 3)
             return {"pixel_values": images.prepare(inputs, self.processor, channels)}

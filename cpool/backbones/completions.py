@@ -49,7 +49,7 @@ def prepare_completions(
             no room for a text.
         BackboneError: a tokenizer without an end token.
     """
-    texts, said = list(texts), list(completions)
+    texts, said = text.checked(texts), list(completions)
     if len(texts) != len(said):
         raise DataError(
             expected=f"a completion for each of {len(texts)} texts",
@@ -58,7 +58,8 @@ def prepare_completions(
         )
     pairs = around(texts) if callable(around) else [around] * len(texts)
     rows = [
-        completion_ids(tokenizer, one, before=row + after)
+        # In a row of its own a completion always begins as words do.
+        completion_ids(tokenizer, one, before="" if apart else row + after)
         for row, one, (_, after) in zip(texts, said, pairs, strict=True)
     ]
     taken = [len(ids) - 1 for ids in rows]

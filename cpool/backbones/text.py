@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cpool.errors import DataError
 
-__all__ = ["Around", "TruncationWarning", "Truncations", "prepare"]
+__all__ = ["Around", "TruncationWarning", "Truncations", "checked", "prepare"]
 
 # What stands before and after each text: the same for all, or what a function says of each.
 Around: TypeAlias = tuple[str, str] | Callable[[Sequence[str]], Sequence[tuple[str, str]]]
@@ -94,7 +94,7 @@ def prepare(
     Raises:
         DataError: no texts, something that is not a text, or an empty one.
     """
-    texts = _check(texts)
+    texts = checked(texts)
     pairs = around(texts) if callable(around) else [around] * len(texts)
     limit = _Limit(max_tokens, [0] * len(texts) if taken is None else list(taken))
     if any(map(any, pairs)):
@@ -110,7 +110,12 @@ def prepare(
     return _pad(rows, tokenizer)
 
 
-def _check(texts: Any) -> list[str]:
+def checked(texts: Any) -> list[str]:
+    """Return texts as a list.
+
+    Raises:
+        DataError: a single string, no texts, or one that is empty or none.
+    """
     if isinstance(texts, str) or not hasattr(texts, "__len__") or not len(texts):
         raise DataError(
             expected="a sequence of texts, at least one",

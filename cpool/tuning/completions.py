@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cpool.backbones import Backbone, Truncations
-from cpool.backbones.completions import gap
+from cpool.backbones.completions import IGNORED, gap
 from cpool.errors import ConfigError
 from cpool.heads import CompletionHead
 from cpool.initialisers import from_text
@@ -20,7 +20,7 @@ from cpool.model import PromptedModel
 from cpool.readout import CompletionReadout
 from cpool.seeding import seeded
 from cpool.streams import Examples
-from cpool.tuning.scores import Scores, exact, lengths, score
+from cpool.tuning.scores import ROWS, Scores, exact, score
 from cpool.tuning.usual import LONGEST, usual_epochs
 
 __all__ = ["AddedCompletions", "add_completions", "compare_completions"]
@@ -128,13 +128,17 @@ def _plain(backbone: Backbone, template: str, words: str) -> PromptedModel:
 
 def _found(learner: Learner, parts: Sequence[Examples]) -> dict[str, Any]:
     """Return lengths of completions, and how many texts are cut; refuse what does not fit."""
-    model, cut = learner.model, Truncations()
+    model, cut, counts = learner.model, Truncations(), []
     with cut.collect(alone=True):
         for part in parts:
-            model.backbone.prepare(
-                part.x, model.max_tokens(), model.passes.around, part.completions
-            )
-    return {**lengths(learner, parts), "cut": len(cut.texts)}
+            for start in range(0, len(part), ROWS):
+                some = part.take(list(range(start, min(start + ROWS, len(part)))))
+                batch = model.backbone.prepare(
+                    some.x, model.max_tokens(), model.passes.around, some.completions
+                )
+                counts += (batch["completion"] != IGNORED).sum(dim=1).tolist()
+    lengths = {"shortest": min(counts), "mean": sum(counts) / len(counts), "longest": max(counts)}
+    return {**lengths, "cut": len(cut.texts)}
 
 
 def _measured(

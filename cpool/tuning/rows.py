@@ -1,6 +1,5 @@
 """The rows that a model is tuned on: which kind they are, and which of them are held out."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -34,14 +33,14 @@ def kind_of(data: Any) -> Kind:
     """
     if isinstance(data, str | Path):
         names = column_names(Path(data))
-    elif isinstance(data, Mapping):
-        names = tuple(data)
+    elif hasattr(data, "keys"):  # a mapping, or a table of pandas
+        names = tuple(map(str, data))
     else:
         return "labels"
     found = [kind for kind, columns in COLUMNS.items() if set(columns) <= set(names)]
     begun = [kind for kind, columns in COLUMNS.items() if set(columns) & set(names)]
-    if len(found) == 1 and begun == found:
-        return found[0]
+    if len(found) == 1:
+        return found[0]  # columns beside them are not read
     if isinstance(data, str | Path) and not names:
         return "labels"  # an empty file: what reads it says so
     raise DataError(
@@ -74,7 +73,7 @@ def read_task(data: Any, validation: float) -> tuple[Examples, Examples, tuple[s
     if isinstance(data, str | Path):
         stream = load_stream("text_file", path=str(data), **options)
     else:
-        pair = (data["text"], data["label"]) if isinstance(data, Mapping) else data
+        pair = (data["text"], data["label"]) if hasattr(data, "keys") else data
         stream = build_stream(pair, **options)
     if stream.modality != "text":
         raise DataError(

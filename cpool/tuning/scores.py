@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from cpool.backbones.completions import completion_ids, end_of
+from cpool.backbones.completions import end_of
 from cpool.data import by_length
 from cpool.learner import Learner
 from cpool.model import PromptedModel
 from cpool.streams import Examples
 
-__all__ = ["Scores", "exact", "lengths", "said", "score"]
+__all__ = ["ROWS", "Scores", "exact", "said", "score"]
 
 ROWS = 16  # texts that are answered in words together
 
@@ -59,15 +59,6 @@ def score(learner: Learner, part: Examples, task: int | None = None) -> Scores:
     found = torch.cat(features).numpy()[back]
     sent = np.asarray(model.classes)[torch.cat(tasks).numpy()[back]]
     return Scores(found[:, 0], found[:, 1], sent)
-
-
-def lengths(learner: Learner, parts: Sequence[Examples]) -> dict[str, Any]:
-    """Return how many tokens the completions of some rows have, the end token included."""
-    tokenizer = learner.model.backbone.processor
-    counts = [
-        len(completion_ids(tokenizer, one)) for part in parts for one in part.completions or ()
-    ]
-    return {"shortest": min(counts), "mean": float(np.mean(counts)), "longest": max(counts)}
 
 
 def said(model: PromptedModel, texts: Sequence[str], task: int | None, **options: Any) -> list[str]:

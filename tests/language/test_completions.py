@@ -177,3 +177,12 @@ def test_a_method_of_completions_takes_no_labels() -> None:
     with pytest.raises(BackboneError, match="a language model"):
         PromptTuning(answers="completions").build(tiny.backbone("bert"))
     assert isinstance(PromptTuning(answers="completions").build(tiny.backbone("t5")), PromptedModel)
+
+
+def test_who_has_no_words_takes_no_completions() -> None:
+    for kind in ("vit", "bert"):
+        with pytest.raises(BackboneError, match="a language model"):
+            tiny.backbone(kind).prepare(tiny.raw(kind, 1), completions=["now"])
+    for texts in ([None], "a cat", [3]):
+        with pytest.raises(DataError, match="texts"):
+            tiny.backbone("llama").prepare(texts, completions=["now"])

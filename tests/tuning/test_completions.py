@@ -8,12 +8,17 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
+from cpool import Learner, wrap_model
 from cpool.backbones import TruncationWarning
 from cpool.cli.app import app
+from cpool.data import as_completions
 from cpool.errors import ConfigError, DataError
+from cpool.methods import PromptTuning
 from cpool.tuning import AddedCompletions, Tuned, tune
+from cpool.tuning.completions import _found
 from tests import tiny
 from tests.language.test_completions import naive
 
@@ -232,7 +237,6 @@ def test_rows_of_one_prompt_are_held_out_together(folders, tmp_path) -> None:
         ({"prompt": ["a cat", "a dog"], "completion": ["now"]}, "completion"),
         ({"prompt": ["a cat", "a dog"]}, "text,label or prompt,completion"),
         ({**rows(), "text": ["x"] * 20, "label": ["y"] * 20}, "Drop the columns of one kind"),
-        ({**rows(), "label": ["y"] * 20}, "Drop the columns of one kind"),
         ({"prompt": ["a cat"] * 4, "completion": ["now"] * 4}, "two different prompts"),
     ],
 )
@@ -323,3 +327,33 @@ def test_mistakes_in_a_file_have_one_line_and_status_2(text, says, folders, tmp_
     assert done.exit_code == 2
     assert says in done.stderr
     assert not (tmp_path / "mine").exists()
+
+
+def test_lengths_count_the_tokens_that_are_trained(smollm_path) -> None:
+    """After white space a completion has no space of its own, and other tokens."""
+    words = AutoTokenizer.from_pretrained(smollm_path)
+    config = LlamaConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        eos_token_id=words.eos_token_id,
+    )
+    backbone = wrap_model(LlamaForCausalLM(config), processor=words, name="tiny")
+    rows = as_completions(["Where is Dhaka?", "And Oslo?"], ["Bangladesh", "Norway"])
+    found = {}
+    for template in ("{{ text }}", "{{ text }}\n"):
+        method = PromptTuning(template=template, answers="completions", length=2)
+        run = Learner(method.build(backbone), device="cpu", quiet=True)
+        found[template] = _found(run, [rows])
+        batch = run.model.prepare(rows.x, rows.completions)
+        counts = (batch["completion"] != -100).sum(dim=1)
+        assert found[template]["longest"] == int(counts.max())
+        assert found[template]["mean"] == float(counts.float().mean())
+    assert found["{{ text }}"]["longest"] < found["{{ text }}\n"]["longest"]
+
+
+def test_columns_beside_those_of_one_kind_are_not_read(folders, tmp_path) -> None:
+    tuned = tune({**rows(8), "label": ["y"] * 8}, folders["llama"], tmp_path / "mine", **FAST)
+    assert tuned.record.kind == "completions"
