@@ -69,7 +69,7 @@ TRAINING = """\
 Rows that take at least a second. **s**: of one core. **energy**: an estimate, these seconds times
 {watts:g} W, about what a busy core of a server draws; nothing was metered. **TFLOP**: operations of
 all training steps, counted by torch in one of them. Full fine-tuning has fewer than prompt tuning,
-whose tokens make every text longer, and takes longer all the same: it runs in float32, as LoRA does.
+whose tokens make every text longer, and takes longer all the same: like LoRA it runs in float32.
 **step**: its time as a share of full fine-tuning's, in turns in one process. **memory**: the peak
 of a process that trains with four queries a step, without what the libraries take. Both are from
 `python benchmarks/speed/tuning.py`.
@@ -243,8 +243,8 @@ class Comparison:
         return (
             f"Rates were searched: three for each row, on {plan['validation_samples']} of the "
             f"training queries, so that one query is {100 / plan['validation_samples']:.1f} "
-            f"points. At an end of their grid, and perhaps better beyond it: {', '.join(edges)}; inside: "
-            f"{', '.join(inner) or 'none'}."
+            f"points. At an end of their grid, and perhaps better beyond it: {', '.join(edges)}; "
+            f"inside: {', '.join(inner) or 'none'}."
         )
 
     def plot(self) -> str:
