@@ -11,7 +11,6 @@ the same intent, how often it is the right one, and the time of a request. Besid
 the first tokens of the prompt, as many as the slot has.
 """
 
-import argparse
 import json
 import statistics
 import time
@@ -21,8 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from cpool import load_backbone, load_stream
-from cpool._io import read_json, write_json
+from benchmarks.by_seed import measure_seeds
+from cpool import load_stream
 from cpool.backbones import Backbone
 from cpool.distil import distil
 from cpool.distil.comparing import text_prompts
@@ -31,7 +30,6 @@ from cpool.prompter import Prompts
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "benchmarks" / "results" / "compression.json"
-MODEL = "build/smollm2-135m"
 LENGTHS, SITES, SEEDS = (8, 32), ("tokens", "prefix"), 3
 ROWS, EPOCHS, BATCH = 98, 4, 8
 ASK = "{}\nIntent:"
@@ -118,22 +116,6 @@ def measure(backbone: Backbone, seed: int) -> list[dict[str, Any]]:
     return made
 
 
-def main() -> None:
-    """Measure the seeds that are not in the file yet, and write after each."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default=MODEL)
-    parser.add_argument("--out", type=Path, default=OUT)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    backbone = load_backbone(args.model, dtype="bfloat16")
-    rows: list[dict[str, Any]] = read_json(args.out)["rows"] if args.out.is_file() else []
-    for seed in range(SEEDS):
-        if any(row["seed"] == seed for row in rows):
-            continue
-        rows += measure(backbone, seed)
-        settings = {"model": args.model, "rows": ROWS, "epochs": EPOCHS, "batch_size": BATCH}
-        write_json(args.out, {"schema": 1, "settings": settings, "seeds": seed + 1, "rows": rows})
-
-
 if __name__ == "__main__":
-    main()
+    settings = {"rows": ROWS, "epochs": EPOCHS, "batch_size": BATCH}
+    measure_seeds(measure, SEEDS, OUT, settings, __doc__)

@@ -10,7 +10,6 @@ domains learned together: the same prompt trained on one after another ("shared"
 multitask prompt tuning ("multitask"). Accuracy is measured on the way, at equal steps.
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cpool import Learner, load_backbone, load_stream
-from cpool._io import read_json, write_json
+from benchmarks.by_seed import measure_seeds
+from cpool import Learner, load_stream
 from cpool.backbones import Backbone
 from cpool.initialisers import from_values
 from cpool.methods import Method, MultitaskPromptTuning, PromptTuning
@@ -31,7 +30,6 @@ from cpool.transfer import best_source
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "benchmarks" / "results" / "recycling.json"
-MODEL = "build/smollm2-135m"
 DOMAINS, TRAIN, TEST, SEEDS = 4, 8, 4, 3
 MARKS = (0, 10, 30, 60, 90)
 TEMPLATE = "{{ text }}\nIntent:"
@@ -87,10 +85,13 @@ def starting(learner: Learner, values: Tensor) -> Learner:
     return learner
 
 
-def measure(
-    backbone: Backbone, tasks: Sequence[Task], names: Sequence[str], seed: int
-) -> list[dict[str, Any]]:
+def measure(backbone: Backbone, seed: int) -> list[dict[str, Any]]:
     """Return the curves of one seed, each with where it started and what was learned."""
+    # The same domains and rows for every seed, which draws the start of prompts and the order.
+    whole = load_stream(
+        "clinc150", seed=0, validation=0, train_per_class=TRAIN, test_per_class=TEST
+    )
+    tasks, names = whole[:DOMAINS], whole.class_names
     found: list[dict[str, Any]] = []
     method = PromptTuning(template=TEMPLATE)
 
@@ -153,25 +154,6 @@ def _nearness(tasks: Sequence[Task], learner: Learner) -> dict[tuple[int, int], 
     return near
 
 
-def main() -> None:
-    """Measure the seeds that are not in the file yet, and write after each."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default=MODEL)
-    parser.add_argument("--out", type=Path, default=OUT)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    backbone = load_backbone(args.model, dtype="bfloat16")
-    rows: list[dict[str, Any]] = read_json(args.out)["rows"] if args.out.is_file() else []
-    for seed in range(SEEDS):
-        if any(row["seed"] == seed for row in rows):
-            continue
-        whole = load_stream(
-            "clinc150", seed=0, validation=0, train_per_class=TRAIN, test_per_class=TEST
-        )
-        rows += measure(backbone, whole[:DOMAINS], whole.class_names, seed)
-        settings = {**SETTINGS, "model": args.model, "train": TRAIN, "test": TEST}
-        write_json(args.out, {"schema": 1, "settings": settings, "seeds": seed + 1, "rows": rows})
-
-
 if __name__ == "__main__":
-    main()
+    settings = {**SETTINGS, "train": TRAIN, "test": TEST}
+    measure_seeds(measure, SEEDS, OUT, settings, __doc__)

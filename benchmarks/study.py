@@ -158,7 +158,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             study = read_study(file)
 
             def keep(document: dict[str, Any]) -> None:
-                write_json(args.results / f"{document['name']}.json", document)
+                path = args.results / f"{document['name']}.json"
+                whole = len(document["streams"]) == len(document["settings"]["panels"])
+                there = read_json(path)["streams"] if path.is_file() else {}
+                if not whole and len(there) > len(document["streams"]):
+                    return  # it has these panels and more; the whole will replace it
+                write_json(path, document)
                 write_bytes(plot_path(document["name"], args.assets), plot_svg(document).encode())
 
             run_study(study, args.work / study.name, args.seeds, keep)

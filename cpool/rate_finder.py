@@ -15,7 +15,6 @@ from cpool.errors import ConfigError, DataError, StateError
 from cpool.learner import Learner
 from cpool.methods import Method
 from cpool.optimise import make_optimizer, train_step
-from cpool.progress import Progress
 from cpool.seeding import seeded
 from cpool.settings import TrainSettings, is_number, is_whole
 from cpool.streams import Examples, Stream, Task
@@ -36,7 +35,7 @@ class RateCurve:
         losses: [n], of a batch each, before its step.
         smoothed: [n], their running mean, without the pull of its start.
         suggestion: a tenth of the rate at which `smoothed` is lowest, and `low` at least; the
-            first ten steps (or half of fewer than twenty) do not count, whose mean is of few
+            first ten steps (half, where it ended before twenty) do not count, whose mean is of few
             batches. Where the loss is lowest at the last step, `high` was too low to see it rise.
     """
 
@@ -105,16 +104,26 @@ def find_rate(
             got=f"{method.name!r}, which has no rate",
             remedy="Fit it as it is.",
         )
-    model.train()
+    rates = low * (high / low) ** (np.arange(steps) / (steps - 1))
+    losses, smoothed = _raised(learner, loader, rates, seed)
+    skipped = min(FIRST, len(smoothed) // 2)
+    lowest = skipped + int(smoothed[skipped:].argmin())
+    suggestion = max(low, float(rates[lowest]) / BELOW)
+    return RateCurve(rates[: len(losses)], losses, smoothed, suggestion)
+
+
+def _raised(
+    learner: Learner, loader: DataLoader[Any], rates: Float[np.ndarray, " N"], seed: int
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Take a step at each rate, until the loss explodes; return losses, and their running mean."""
+    model, settings = learner.model.train(), learner.train
     optimizer = make_optimizer(model, settings)
-    ratio = high / low
-    schedule = LambdaLR(optimizer, lambda step: ratio ** (step / (steps - 1)))
+    schedule = LambdaLR(optimizer, lambda step: rates[min(step, len(rates) - 1)] / rates[0])
     losses: list[float] = []
     smoothed: list[float] = []
-    mean = 0.0
-    batches = _endless(loader)
+    mean, batches = 0.0, _endless(loader)
     with seeded(seed, "task", 0):
-        for step in Progress(quiet).track(range(steps), "rates"):
+        for step in learner.progress.track(range(len(rates)), "rates"):
             batch = next(batches)  # what is wrong with the data is no loss that diverged
             try:
                 loss = train_step(
@@ -129,12 +138,7 @@ def find_rate(
             smoothed.append(mean / (1 - SMOOTH ** (step + 1)))
             if step >= FIRST and smoothed[-1] > FAR * min(smoothed[FIRST:]):
                 break
-    rates = low * ratio ** (np.arange(len(losses)) / (steps - 1))
-    curve = np.array(smoothed)
-    skipped = min(FIRST, len(curve) // 2)
-    lowest = skipped + int(curve[skipped:].argmin())
-    suggestion = max(low, float(rates[lowest]) / BELOW)
-    return RateCurve(rates, np.array(losses), curve, suggestion)
+    return np.array(losses), np.array(smoothed)
 
 
 def _endless(loader: DataLoader[Any]) -> Iterator[dict[str, Tensor]]:

@@ -6,18 +6,15 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from cpool.backbones import Backbone
 from cpool.backbones._inputs import Batch
 from cpool.errors import DataError
 from cpool.inject import encode
+from cpool.language.blocks import by_blocks
 from cpool.prompter import Prompts
 
 __all__ = ["Agreement", "agreement", "divergence", "text_prompts"]
-
-# Numbers of one block of word logits: 64 MB of float32, of which a few are held at a time.
-BLOCK = 2**24
 
 
 class Agreement(NamedTuple):
@@ -103,7 +100,6 @@ def _parts(
     with torch.no_grad():
         wanted = _states(backbone, batch, first)
     ours = _states(backbone, batch, second)
-    step = max(1, BLOCK // backbone.vocabulary_size)
 
     def compared(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
@@ -112,14 +108,7 @@ def _parts(
         apart = (target.exp() * (target - found)).sum() / len(ours)
         return apart, (target.argmax(dim=-1) == found.argmax(dim=-1)).sum()
 
-    parts = []
-    for start in range(0, len(ours), step):
-        pair = wanted[start : start + step], ours[start : start + step]
-        if torch.is_grad_enabled() and ours.requires_grad and len(ours) > step:
-            parts.append(checkpoint(compared, *pair, use_reentrant=False))
-        else:
-            parts.append(compared(*pair))
-    return parts
+    return by_blocks(compared, backbone.vocabulary_size, wanted, ours)
 
 
 def _length(prompts: Prompts | None) -> int:

@@ -4,7 +4,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from cpool.backbones import Backbone
 from cpool.backbones._inputs import Batch
@@ -12,13 +11,11 @@ from cpool.backbones.completions import IGNORED
 from cpool.errors import DataError
 from cpool.inject import encode
 from cpool.inject._checks import refuse_live
+from cpool.language.blocks import by_blocks
 from cpool.language.decoding import answered
 from cpool.prompter import Prompts
 
 __all__ = ["score_completions"]
-
-# Numbers of one block of word logits: 64 MB of float32, of which a few are held at a time.
-BLOCK = 2**24
 
 
 def score_completions(
@@ -88,12 +85,4 @@ def _log_probabilities(
     def predicted(rows: Tensor, targets: Tensor) -> Tensor:
         return -F.cross_entropy(backbone.word_logits(rows).float(), targets, reduction="none")
 
-    step = max(1, BLOCK // backbone.vocabulary_size)
-    parts = []
-    for start in range(0, len(states), step):
-        pair = states[start : start + step], words[start : start + step]
-        if torch.is_grad_enabled() and states.requires_grad and len(states) > step:
-            parts.append(checkpoint(predicted, *pair, use_reentrant=False))
-        else:
-            parts.append(predicted(*pair))
-    return torch.cat(parts)
+    return torch.cat(by_blocks(predicted, backbone.vocabulary_size, states, words))

@@ -25,7 +25,7 @@ class ProgressivePromptTuning(LabelMethod):
     all labels compete: then later prompts change what earlier labels get.
 
     Left out: the MLP that the paper optionally trains a prompt through. Its code raises the right
-    label alone, where all labels of the task compete here, as at test; it trains with AdamW at 0.3.
+    label alone, where all labels of the task compete here, as at test; it trains at a rate of 0.3.
 
     Attributes:
         length: n, tokens of each task's prompt; None takes as many as `text` has.

@@ -14,12 +14,12 @@ from cpool.heads import CompletionHead
 from cpool.initialisers import from_text
 from cpool.language import LabelWords, Surround, Template
 from cpool.learner import Learner
-from cpool.meter import stored_bytes, trained_parameters
 from cpool.methods import PromptTuning
 from cpool.model import PromptedModel
 from cpool.readout import CompletionReadout
 from cpool.seeding import seeded
 from cpool.streams import Examples
+from cpool.tuning.costs import costs
 from cpool.tuning.scores import ROWS, Scores, exact, score
 from cpool.tuning.usual import LONGEST, usual_epochs
 
@@ -153,10 +153,7 @@ def _measured(
         "row": row,
         "loss": loss,
         "exact_match": share,
-        "trained_parameters": trained_parameters(learner.model, learner.trained),
-        "bytes": stored_bytes(learner.model),
-        "train_seconds": learner.train_seconds,
-        "seconds_per_text": seconds / len(held),
+        **costs(learner, seconds, len(held)),
     }
 
 

@@ -11,10 +11,10 @@ from cpool.backbones import Backbone
 from cpool.initialisers import from_text
 from cpool.language import readable
 from cpool.learner import Learner
-from cpool.meter import stored_bytes, trained_parameters
 from cpool.methods import NCM, Method, PromptRidge, PromptTuning, ZeroShot
 from cpool.seeding import seeded
 from cpool.streams import Examples
+from cpool.tuning.costs import costs
 from cpool.tuning.usual import LONGEST, usual_epochs
 
 __all__ = ["Added", "add_labels", "compare_labels"]
@@ -107,10 +107,7 @@ def _measured(
     return {
         "row": row,
         "accuracy": float((answers == held.y).mean()),
-        "trained_parameters": trained_parameters(learner.model, learner.trained),
-        "bytes": stored_bytes(learner.model),
-        "train_seconds": learner.train_seconds,
-        "seconds_per_text": seconds / len(held),
+        **costs(learner, seconds, len(held)),
     }
 
 

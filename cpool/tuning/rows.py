@@ -38,7 +38,6 @@ def kind_of(data: Any) -> Kind:
     else:
         return "labels"
     found = [kind for kind, columns in COLUMNS.items() if set(columns) <= set(names)]
-    begun = [kind for kind, columns in COLUMNS.items() if set(columns) & set(names)]
     if len(found) == 1:
         return found[0]  # columns beside them are not read
     if isinstance(data, str | Path) and not names:
@@ -47,7 +46,7 @@ def kind_of(data: Any) -> Kind:
         expected="columns text,label or prompt,completion, of one kind",
         got=f"{', '.join(map(repr, names)) or 'none'} in {origin(data)}",
         remedy="Drop the columns of one kind."
-        if len(begun) == 2
+        if len(found) == 2
         else "Rename or add a column; a CSV file names them in its first line.",
     )
 

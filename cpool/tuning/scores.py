@@ -68,11 +68,11 @@ def said(model: PromptedModel, texts: Sequence[str], task: int | None, **options
         model: whose prompts are used.
         texts: any number of them.
         task: the task that is told, if it is.
-        **options: of transformers' `generate`, max_new_tokens among them.
+        **options: of transformers' `generate`; texts leave room for max_new_tokens.
     """
     rows, made = list(texts), []
     for start in range(0, len(rows), ROWS):
-        batch = model.prepare(rows[start : start + ROWS], room=int(options["max_new_tokens"]))
+        batch = model.prepare(rows[start : start + ROWS], room=options.get("max_new_tokens") or 0)
         ids = model.generate(batch, task, **options)
         made += model.backbone.processor.batch_decode(ids, skip_special_tokens=True)
     return made

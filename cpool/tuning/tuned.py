@@ -92,6 +92,8 @@ class Tuned:
             longest = max((task.completions or {}).get("longest", WORDS) for task in tasks)
             end = end_of(model.backbone.processor)
             usual = {"max_new_tokens": longest, "do_sample": False, "eos_token_id": end}
+        if {"max_length", "generation_config"} & set(options):
+            del usual["max_new_tokens"]  # it would win over them
         with Truncations().once():
             return said(model, texts, number, **{**usual, **options})
 

@@ -64,7 +64,7 @@ def test_blocks_of_words_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None
         return loss.detach(), torch.autograd.grad(loss, [values])[0]
 
     whole = both()
-    monkeypatch.setattr("cpool.distil.comparing.BLOCK", 5 * backbone.vocabulary_size)
+    monkeypatch.setattr("cpool.language.blocks.BLOCK", 5 * backbone.vocabulary_size)
     for a, b in zip(both(), whole, strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
 

@@ -6,8 +6,8 @@ import re
 import pytest
 
 from benchmarks import hard_vs_soft_page as page
+from benchmarks.comparison import HARD, Comparison
 from benchmarks.cost_plot import Mark, cost_svg
-from benchmarks.hard_vs_soft_page import Comparison
 from cpool.report import text
 from cpool.report.results import Stat
 
@@ -73,7 +73,7 @@ def test_the_table_of_the_readme_is_that_of_the_page() -> None:
         assert accuracy == text.with_deviation(made.accuracy(label), 1.0, 1)
         number = made.stat(label, "trainable_parameters").mean
         assert trained == (text.count(number) if number else "0")
-    hard = made.best(made.of_kind(page.HARD))
+    hard = made.best(made.of_kind(HARD))
     assert f"best hard prompt, `{hard}`" in said
 
 

@@ -7,8 +7,7 @@ from cpool.backbones import TruncationWarning
 from cpool.backbones.completions import completion_ids, gap
 from cpool.data import as_completions, make_loader
 from cpool.errors import BackboneError, ConfigError, DataError
-from cpool.language import completions as module
-from cpool.language import generate, score_completions
+from cpool.language import blocks, generate, score_completions
 from cpool.methods import PromptTuning
 from cpool.model import PromptedModel
 from tests import tiny
@@ -84,7 +83,7 @@ def test_blocks_of_logits_change_nothing(monkeypatch) -> None:
     batch = backbone.prepare(TEXTS, completions=SAID)
     whole = score_completions(backbone, batch, prompts)
     (wanted,) = torch.autograd.grad(whole[:, 0].sum(), prompts.tokens)
-    monkeypatch.setattr(module, "BLOCK", 2 * backbone.vocabulary_size)
+    monkeypatch.setattr(blocks, "BLOCK", 2 * backbone.vocabulary_size)
     parts = score_completions(backbone, batch, prompts)
     (found,) = torch.autograd.grad(parts[:, 0].sum(), prompts.tokens)
     torch.testing.assert_close(parts, whole)

@@ -118,6 +118,12 @@ def test_a_study_runs_every_variation_in_every_panel_and_goes_on(write, tmp_path
     assert len(done) == 2 * 2 * 2 * 2
     document = json.loads((tmp_path / "results" / "slots.json").read_text(encoding="utf-8"))
     assert "Not run yet" not in page([document])
+    # Begun anew elsewhere, its first panel does not take the place of both.
+    done[:], stops[:] = [], [9]
+    with pytest.raises(SystemExit, match="what is finished is kept"):
+        study.main([str(file), "--work", str(tmp_path / "other"), *words[2:]])
+    assert json.loads((tmp_path / "results" / "slots.json").read_text("utf-8")) == document
+    stops.clear()
     assert document["settings"] == settings_of(read_study(file))
     assert (tmp_path / "study-slots.svg").read_text(encoding="utf-8") == plot_svg(document)
     points = iter(document["points"])

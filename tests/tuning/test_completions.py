@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
 from cpool import Learner, wrap_model
@@ -236,6 +236,7 @@ def test_rows_of_one_prompt_are_held_out_together(folders, tmp_path) -> None:
         ({"prompt": ["a cat", "a dog"], "completion": ["now", ""]}, "a completion with words"),
         ({"prompt": ["a cat", "a dog"], "completion": ["now"]}, "completion"),
         ({"prompt": ["a cat", "a dog"]}, "text,label or prompt,completion"),
+        ({"prompt": ["a cat"], "label": ["x"]}, "Rename or add a column"),
         ({**rows(), "text": ["x"] * 20, "label": ["y"] * 20}, "Drop the columns of one kind"),
         ({"prompt": ["a cat"] * 4, "completion": ["now"] * 4}, "two different prompts"),
     ],
@@ -357,3 +358,10 @@ def test_lengths_count_the_tokens_that_are_trained(smollm_path) -> None:
 def test_columns_beside_those_of_one_kind_are_not_read(folders, tmp_path) -> None:
     tuned = tune({**rows(8), "label": ["y"] * 8}, folders["llama"], tmp_path / "mine", **FAST)
     assert tuned.record.kind == "completions"
+
+
+def test_options_of_generate_win_over_the_usual_ones(first) -> None:
+    one = first.generate(["a cat"], max_new_tokens=1, eos_token_id=None)[0]
+    assert len(one.split()) <= 1
+    config = GenerationConfig(max_new_tokens=1, do_sample=False)
+    assert first.generate(["a cat"], generation_config=config, eos_token_id=None) == [one]
