@@ -15,6 +15,7 @@ from cpool.rules.memory import Memory
 from cpool.rules.neighbours import Neighbours
 from cpool.rules.orthogonality import OrthogonalityNorm
 from cpool.rules.outliers import VirtualOutliers
+from cpool.rules.prompt_teacher import PromptTeacher
 from cpool.rules.query_pool import QueryPool
 from cpool.rules.rehearsal import Rehearsal
 from cpool.rules.template_search import TemplateSearch
@@ -36,6 +37,7 @@ __all__ = [
     "Memory",
     "Neighbours",
     "OrthogonalityNorm",
+    "PromptTeacher",
     "QueryPool",
     "Rehearsal",
     "TemplateSearch",

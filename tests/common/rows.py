@@ -140,6 +140,9 @@ ROWS: dict[str, Callable[[], Method]] = {
     "multitask_prompt_ranks": lambda: MultitaskPromptTuning(
         length=2, labels=LABELS, init="labels", rank=2, shared_tasks=2
     ),
+    "multitask_prompt_taught": lambda: MultitaskPromptTuning(
+        length=2, labels=LABELS, shared_tasks=2, distil=0.9, teacher_epochs=2
+    ),
     "attempt": lambda: ATTEMPT(length=2, labels=LABELS, width=4),
     "progressive_prompt_tuning": lambda: ProgressivePromptTuning(length=2, labels=LABELS),
     "progressive_prompt_tuning_untold": lambda: ProgressivePromptTuning(
@@ -198,6 +201,7 @@ LANGUAGE = (
     "prefix_tuning_through",
     "multitask_prompt",
     "multitask_prompt_ranks",
+    "multitask_prompt_taught",
     "attempt",
     "progressive_prompt_tuning",
     "progressive_prompt_tuning_untold",

@@ -44,6 +44,7 @@ FREEZES = {
     "prefix_tuning_through": ("pool.blocks",),
     "multitask_prompt": ("pool.blocks", "pool.shared"),
     "multitask_prompt_ranks": ("pool.blocks", "pool.shared"),
+    "multitask_prompt_taught": ("pool.blocks", "pool.shared"),
     "attempt": ("pool.blocks", "policy.networks"),
     "progressive_prompt_tuning": ("pool.blocks",),
     "pez": ("pool.blocks",),
