@@ -4,7 +4,7 @@
     python -m benchmarks.compression            about 40 minutes of one core; writes as it goes
 
 The hard prompt shows two solved examples of each of SNIPS's seven intents, on
-SmolLM2-135M-Instruct in bfloat16. `distil` trains n tokens at the embedding, or a prefix of n, so
+SmolLM2-135M-Instruct. `distil` trains n tokens at the embedding, or a prefix of n, so
 that the model goes on with other training queries as it does behind the whole prompt; no label is
 read but those that the model itself names. Measured on test queries: how often slot and prompt name
 the same intent, how often it is the right one, and the time of a request. Beside it: no prompt, and

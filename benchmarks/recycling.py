@@ -4,7 +4,7 @@
     python -m benchmarks.recycling              about an hour of one core; writes results as it goes
 
 Four domains of CLINC150, fifteen intents each, 8 training and 4 test queries an intent, on
-SmolLM2-135M-Instruct in bfloat16. Each domain is learned by a prompt of 20 tokens from drawn words
+SmolLM2-135M-Instruct. Each domain is learned by a prompt of 20 tokens from drawn words
 ("scratch"); then from the trained prompt of each other domain; and the last one from what three
 domains learned together: the same prompt trained on one after another ("shared"), and the P* of
 multitask prompt tuning, without teachers ("multitask") and with ("taught"). Accuracy is measured on
@@ -16,74 +16,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from benchmarks.by_seed import measure_seeds
+from benchmarks.curves import MARKS, curve, learner_of, prompt_of, starting
 from cpool import Learner, load_stream
 from cpool.backbones import Backbone
-from cpool.initialisers import from_values
-from cpool.methods import Method, MultitaskPromptTuning, PromptTuning
-from cpool.optimise import make_optimizer, train_step
-from cpool.seeding import seeded
+from cpool.methods import MultitaskPromptTuning, PromptTuning
 from cpool.streams import Task
 from cpool.transfer import best_source
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "benchmarks" / "results" / "recycling.json"
 DOMAINS, TRAIN, TEST, SEEDS = 4, 8, 4, 3
-MARKS = (0, 10, 30, 60)
 TEMPLATE = "{{ text }}\nIntent:"
 SETTINGS: dict[str, Any] = {"batch_size": 4, "lr": 0.03, "schedule": "constant", "epochs": 2}
-
-
-def learner_of(method: Method, backbone: Backbone, names: Sequence[str], seed: int) -> Learner:
-    """Return a learner whose model knows the names of the intents."""
-    with seeded(seed, "build"):
-        learner = Learner(method.build(backbone), seed=seed, quiet=True, **SETTINGS)
-    learner.model.name_classes(names)
-    return learner
-
-
-def curve(learner: Learner, task: Task) -> list[float]:
-    """Train the next task and return its accuracy after each number of steps of MARKS."""
-    number = len(learner.model.tasks)
-    loader = learner.loader_of((task.train.x, task.train.y), task.name)
-    optimizer = make_optimizer(learner.model, learner.train)
-    done, found = 0, []
-
-    @torch.no_grad()
-    def measured() -> float:
-        # As in training, where a task has its own prompt though it has not ended.
-        right = 0
-        for batch in learner.feed.loader(task.test, task=number, training=True):
-            answers = learner.model(batch, task=number).logits.argmax(dim=1)
-            right += int((learner.model.head.columns(batch["labels"]) == answers).sum())
-        return right / len(task.test)
-
-    while True:
-        for batch in loader:
-            if done in MARKS:
-                found.append(measured())
-            if done == MARKS[-1]:
-                return found
-            train_step(
-                learner.model, batch, learner.train, learner.accelerator, number, optimizer, None
-            )
-            done += 1
-
-
-def prompt_of(learner: Learner, slot: int = 0) -> Tensor:
-    """Return a trained prompt [S P W]."""
-    assert learner.model.prompter is not None
-    return next(iter(learner.model.prompter)).pool.values()[slot].detach().clone()
-
-
-def starting(learner: Learner, values: Tensor) -> Learner:
-    """Let the next prompt begin as these values."""
-    assert learner.model.prompter is not None
-    next(iter(learner.model.prompter)).pool.init = from_values(values[None])
-    return learner
 
 
 def measure(backbone: Backbone, seed: int) -> list[dict[str, Any]]:
@@ -111,14 +56,14 @@ def measure(backbone: Backbone, seed: int) -> list[dict[str, Any]]:
 
     prompts = []
     for task in tasks:
-        learner = learner_of(method, backbone, names, seed)
+        learner = learner_of(method, backbone, names, seed, **SETTINGS)
         note("scratch", "", task, curve(learner, task))
         prompts.append(prompt_of(learner))
-    nearness = _nearness(tasks, learner_of(method, backbone, names, seed))
+    nearness = _nearness(tasks, learner_of(method, backbone, names, seed, **SETTINGS))
     for target, task in enumerate(tasks):
         for source, values in enumerate(prompts):
             if source != target:
-                learner = starting(learner_of(method, backbone, names, seed), values)
+                learner = starting(learner_of(method, backbone, names, seed, **SETTINGS), values)
                 note(
                     "transfer",
                     tasks[source].name,
@@ -128,10 +73,12 @@ def measure(backbone: Backbone, seed: int) -> list[dict[str, Any]]:
                 )
     *sources, last = tasks
     together = ", ".join(task.name for task in sources)
-    shared = learner_of(PromptTuning(template=TEMPLATE, slots="shared"), backbone, names, seed)
+    shared = learner_of(
+        PromptTuning(template=TEMPLATE, slots="shared"), backbone, names, seed, **SETTINGS
+    )
     for task in sources:
         shared.fit_task((task.train.x, task.train.y), task.name)
-    again = starting(learner_of(method, backbone, names, seed), prompt_of(shared))
+    again = starting(learner_of(method, backbone, names, seed, **SETTINGS), prompt_of(shared))
     note("shared", together, last, curve(again, last))
     for kind, strength in (("multitask", 0.0), ("taught", 0.9)):
         multitask = MultitaskPromptTuning(
@@ -141,7 +88,7 @@ def measure(backbone: Backbone, seed: int) -> list[dict[str, Any]]:
             teacher_epochs=SETTINGS["epochs"],
             teacher_lr=SETTINGS["lr"],
         )
-        universal = learner_of(multitask, backbone, names, seed)
+        universal = learner_of(multitask, backbone, names, seed, **SETTINGS)
         for task in sources:
             universal.fit_task((task.train.x, task.train.y), task.name)
         note(kind, together, last, curve(universal, last))

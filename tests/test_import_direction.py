@@ -27,7 +27,7 @@ LAYERS = [
         "momentum_pool",
         "through_pool",
     },
-    {"data", "transfer"},
+    {"data", "embedding_map", "transfer"},
     {"branch"},
     {"prompter"},
     {"inject", "routed"},
