@@ -89,6 +89,7 @@ class Experiment:
         methods: in the order of the file.
         search: how settings are chosen; None: they are used as they are.
         not_run: methods that belong here and were left out → the reason, for tables.
+        precision: "bf16" trains and predicts in mixed precision, "no" in that of the weights.
         source: the file.
     """
 
@@ -103,6 +104,7 @@ class Experiment:
     methods: tuple[MethodEntry, ...]
     search: SearchPlan | None = None
     not_run: Mapping[str, str] = field(default_factory=dict)
+    precision: str = "no"
     source: str = field(default="", compare=False)
 
     def with_chosen(self, chosen: Mapping[str, Candidate]) -> "Experiment":
@@ -119,6 +121,7 @@ class Experiment:
             "description": self.description,
             "seeds": list(self.seeds),
             "threads": self.threads,
+            "precision": None if self.precision == "no" else self.precision,
             "evaluate": self.evaluate,
             "backbone": dict(self.backbone),
             "stream": dict(self.stream),

@@ -86,6 +86,7 @@ def _resolve(raw: dict[str, Any], stem: str, source: str) -> Experiment:
         stream=options,
         train=train,
         methods=methods,
+        precision=top.precision,
         search=plan,
         not_run=top.not_run,
         source=source,

@@ -65,7 +65,7 @@ class Runner:
         folder.check(experiment.resolved(), resume)
         if experiment.threads is not None:
             torch.set_num_threads(experiment.threads)
-        self.accelerator = make_accelerator(device)
+        self.accelerator = make_accelerator(device, experiment.precision)
         with named(experiment.source, "the stream"):
             open_stream(experiment, experiment.seeds[0])  # before the weights are loaded
         with named(experiment.source, "the backbone"):

@@ -70,6 +70,7 @@ class Top(Section):
     description: str = ""
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
     threads: Annotated[int, Field(ge=1)] | None = None
+    precision: Literal["no", "bf16"] = "no"
     evaluate: Literal["test", "validation"] = "test"
     backbone: dict[str, Any] = {}
     stream: dict[str, Any]

@@ -92,6 +92,7 @@ def test_an_unknown_key_names_itself_the_nearest_and_the_file(read, change, path
         ("seeds = [-1]\n" + BASE + NCM, ["seeds.0", "from 0"]),
         ("seeds = [true]\n" + BASE + NCM, ["seeds.0", "true (a truth value)"]),
         ("threads = 0\n" + BASE + NCM, ["threads"]),
+        ('precision = "fp16"\n' + BASE + NCM, ["precision", "'no' or 'bf16'"]),
         ('evaluate = "train"\n' + BASE + NCM, ["evaluate", "'test' or 'validation'"]),
         ("method = 3\n" + BASE, ["method", "a list"]),
         ("x = [0\n", ["line 1, column 7", "my file.toml"]),
@@ -125,7 +126,7 @@ def test_files_that_cannot_be_read(tmp_path):
 
 def test_the_resolved_file_gives_the_same_experiment_again(read, tmp_path):
     text = (
-        'name = "all of it"\nseeds = [3]\nthreads = 1\n'
+        'name = "all of it"\nseeds = [3]\nthreads = 1\nprecision = "bf16"\n'
         + BASE
         + "seed = 5\ntasks = [[1, 2], [3, 4, 5, 6, 7, 8, 9, 0]]\n[train]\nlr = 0.5\n"
         + '[[method]]\nname = "dualprompt"\ngeneral_layers = []\n'

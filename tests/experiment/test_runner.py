@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from cpool.device import make_accelerator
 from cpool.errors import CheckpointError, ConfigError, CpoolError, DataError, PoolError
 from cpool.experiment.folder import RunFolder
 from cpool.experiment.parts import open_stream
@@ -54,6 +55,22 @@ def test_class_order_follows_the_run_seed_unless_the_stream_has_one(make):
     # Nothing is drawn in NCM, so the same order gives the same matrix.
     assert fixed["runs"][0]["accuracy_matrix"] == fixed["runs"][1]["accuracy_matrix"]
     assert fixed["runs"][1]["accuracy_matrix"] == free["runs"][1]["accuracy_matrix"]
+
+
+def test_the_precision_of_the_file_is_that_of_every_learner(make, monkeypatch):
+    asked = []
+
+    def made(device, precision):
+        asked.append(precision)
+        return make_accelerator("cpu")  # a process has one accelerator, and other tests want it
+
+    monkeypatch.setattr("cpool.experiment.runner.make_accelerator", made)
+    text = DIGITS + '[[method]]\nname = "ncm"\n'
+    runner = make('precision = "bf16"\n' + text, out="a")
+    assert runner._learner(runner.experiment.methods[0], 0).accelerator is runner.accelerator
+    make(text, out="b")
+    make(text, 'precision="bf16"', out="c")
+    assert asked == ["bf16", "no", "bf16"]
 
 
 def test_joint_has_a_last_row_and_no_forgetting(make):
