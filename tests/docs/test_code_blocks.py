@@ -33,6 +33,7 @@ def run(page: Path, namespace: dict[str, object]) -> int:
     return count
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:avalanche.*")
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem
 )

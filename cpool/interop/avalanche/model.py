@@ -1,0 +1,192 @@
+"""AvalancheModel: a prompted model as a strategy of Avalanche wants one, tensor in, logits out."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from avalanche.models import MultiTaskModule
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from cpool.errors import ConfigError, DataError, StateError
+from cpool.interop.avalanche.inputs import raw_inputs
+from cpool.model import PromptedModel
+from cpool.output import Output
+
+__all__ = ["AvalancheModel", "Step", "ToldAvalancheModel"]
+
+
+class Step:
+    """What the last pass in training computed; a copy of a model is made without it."""
+
+    def __init__(self) -> None:
+        self.batch: dict[str, Tensor] | None = None
+        self.output: Output | None = None
+
+    def __deepcopy__(self, memo: Any) -> "Step":
+        # Tensors of a graph cannot be copied, and a teacher needs none of them.
+        return Step()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Step, ()
+
+
+class AvalancheModel(nn.Module):
+    """Logits [B C], a column for every class number, −inf for classes that no task has brought.
+
+    (In training these are the lowest of the sample's logits, and `PromptPoolPlugin` leaves them out
+    of the loss.)
+
+    `parameters()` holds what trains in this task. The frozen backbone is in no module tree, so that
+    no optimiser, regulariser or checkpoint of Avalanche finds it. Before the first task nothing
+    trains, and no optimiser takes that: until then there is one number, `idle`, that nothing reads.
+
+    Args:
+        prompted: from `method.build(backbone)`; or a trained one.
+        inputs: "raw": images as uint8 or as float in [0, 1] (what `ToTensor` gives), texts as
+            bytes (`as_benchmark`), which the backbone's own processor prepares; "pixels": pixel
+            values that a transform of the data set has made ready for the backbone.
+
+    Attributes:
+        width: C; grows with the classes.
+        step: batch and answer of the last pass in training, for the plugin.
+
+    Raises:
+        ConfigError: a model that answers in words of their own for each text; unknown inputs.
+    """
+
+    def __init__(self, prompted: PromptedModel, inputs: Literal["raw", "pixels"] = "raw") -> None:
+        super().__init__()
+        if inputs not in ("raw", "pixels"):
+            raise ConfigError(
+                expected='inputs "raw" or "pixels"', got=repr(inputs), remedy="Choose one of them."
+            )
+        if prompted.method is not None and getattr(prompted.method, "answers", "") == "completions":
+            raise ConfigError(
+                expected="a method that answers with classes",
+                got='answers="completions"',
+                remedy="Train completions with cpool.Learner or TRL's SFTTrainer.",
+            )
+        if prompted.method is not None:
+            prompted.mask = prompted.method.settings.mask
+        self.prompted, self.inputs = prompted, inputs
+        self.idle = nn.Parameter(torch.zeros(()))
+        self.width = max(prompted.classes, default=0) + 1
+        self.step = Step()
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        """Iterate over what trains now; over `idle` when that is nothing."""
+        start = f"{prefix}." if prefix else ""
+        inner = self.prompted.named_parameters(f"{start}prompted", recurse, remove_duplicate)
+        found = list(inner) if recurse else []
+        yield from found or [(f"{start}idle", self.idle)]
+
+    def batch(self, x: Tensor, y: Int[Tensor, " B"] | None = None) -> dict[str, Tensor]:
+        """Return what the prompted model reads.
+
+        Args:
+            x: inputs of a data set of Avalanche, B of them.
+            y: their classes.
+        """
+        device = self.prompted.backbone.device
+        if self.inputs == "pixels":
+            if not isinstance(x, Tensor) or x.ndim != 4 or not x.dtype.is_floating_point:
+                raise DataError(
+                    expected="pixel values [B C H W] in floating point",
+                    got=f"{getattr(x, 'dtype', type(x).__name__)} {getattr(x, 'shape', '')}",
+                    remedy='Use inputs="raw" and let the backbone prepare the images.',
+                )
+            made = {"pixel_values": x}
+        else:
+            made = self.prompted.prepare(raw_inputs(x))
+        if y is not None:
+            made["labels"] = y
+        return {key: value.to(device) for key, value in made.items()}
+
+    def forward(self, x: Tensor) -> Float[Tensor, "B C"]:
+        """Answer inputs as a data set of Avalanche holds them."""
+        return self._answer(x, None)
+
+    def _answer(self, x: Tensor, told: int | None) -> Float[Tensor, "B C"]:
+        batch = self.batch(x)
+        training = self.prompted.training
+        task = len(self.prompted.tasks) - 1 if training else told
+        output = self.prompted.answer(batch, task)
+        self.step.batch = self.step.output = None
+        if training and torch.is_grad_enabled():
+            self.step.batch, self.step.output = batch, output
+        columns = torch.tensor(self.prompted.classes, device=output.logits.device)
+        self.width = max(self.width, int(columns.max()) + 1)
+        empty = output.logits.new_full((len(output.logits), self.width), -torch.inf)
+        if training:
+            # Some plugins square all logits; the criterion leaves these out, and argmax finds them
+            # never.
+            empty = output.logits.detach().amin(dim=1, keepdim=True).expand_as(empty)
+        return empty.index_copy(1, columns, output.logits)
+
+    def extra_loss(self, y: Int[Tensor, " B"], loss: Float[Tensor, ""]) -> Float[Tensor, ""] | None:
+        """Return what the method adds to the loss of the last pass in training; None for nothing.
+
+        The policies' losses of the selection, and the terms of all rules.
+
+        Args:
+            y: the classes of its samples.
+            loss: their cross-entropy, which some rules look at.
+        """
+        batch, output = self.step.batch, self.step.output
+        if batch is None or output is None:
+            return None
+        task = len(self.prompted.tasks) - 1
+        terms = [selection.loss for selection in output.selections.values()]
+        whole = {**batch, "labels": y}
+        output = replace(output, loss=loss, losses={"cross_entropy": loss})
+        for rule in self.prompted.each_rule():
+            terms += rule.loss(self.prompted, whole, output, task).values()
+        return torch.stack([term.float() for term in terms]).sum() if terms else None
+
+
+class ToldAvalancheModel(AvalancheModel, MultiTaskModule):  # type: ignore[misc]  # untyped base
+    """The same for benchmarks with task labels: at test each sample's task is told.
+
+    Then only its classes compete, under its own prompts.
+
+    Attributes:
+        numbers: task label → number of the task that learned it.
+    """
+
+    def __init__(self, prompted: PromptedModel, inputs: Literal["raw", "pixels"] = "raw") -> None:
+        MultiTaskModule.__init__(self)
+        AvalancheModel.__init__(self, prompted, inputs)
+        self.numbers: dict[int, int] = {}
+
+    def adaptation(self, experience: Any) -> None:
+        """Do nothing: the plugin begins the tasks."""
+
+    def forward(  # type: ignore[override]  # as Avalanche calls it
+        self, x: Tensor, task_labels: Tensor | int
+    ) -> Float[Tensor, "B C"]:
+        """Answer inputs whose task labels are given, [B] or one for all.
+
+        Raises:
+            StateError: a label that no task had in training.
+        """
+        labels = torch.as_tensor(task_labels).flatten().cpu().expand(len(x)).tolist()
+        if self.prompted.training:
+            return self._answer(x, None)
+        unknown = sorted({*labels} - self.numbers.keys())
+        if unknown:
+            raise StateError(
+                expected=f"task labels that were trained, {sorted(self.numbers)}",
+                got=f"{unknown}",
+                remedy="Evaluate learned tasks, or use AvalancheModel, which infers the task.",
+            )
+        rows: list[Tensor | None] = [None] * len(x)
+        for label in sorted({*labels}):
+            places = [i for i, one in enumerate(labels) if one == label]
+            answers = self._answer(x[torch.tensor(places, device=x.device)], self.numbers[label])
+            for place, answer in zip(places, answers, strict=True):
+                rows[place] = answer
+        return torch.stack([row for row in rows if row is not None])

@@ -1,0 +1,302 @@
+"""PromptPoolPlugin: the phases of a prompted model, in the loop of a strategy of Avalanche."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from avalanche.training.plugins import SupervisedPlugin
+from avalanche.training.utils import _at_task_boundary
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from cpool.errors import ConfigError, DataError, StateError
+from cpool.interop.avalanche.inputs import raw_inputs
+from cpool.interop.avalanche.model import AvalancheModel, ToldAvalancheModel
+from cpool.seeding import derive, seeded
+
+__all__ = ["PromptPoolPlugin"]
+
+
+class Competing:
+    """A criterion over the classes that compete in training.
+
+    Those of the task, as the method wants it; all seen so far where a batch holds samples of other
+    tasks (replay, cumulative training), or where the method lets them compete.
+    """
+
+    def __init__(self, criterion: Any, model: AvalancheModel) -> None:
+        self.criterion, self.model = criterion, model
+
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        prompted = self.model.prompted
+        if prompted.training:
+            competing = torch.tensor(prompted.classes, device=y.device)
+            mine = torch.tensor(prompted.tasks[-1], device=y.device)
+            if prompted.mask == "task" and bool(torch.isin(y, mine).all()):
+                competing = mine
+            away = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
+            away[competing] = False
+            logits = logits.masked_fill(away, -torch.inf)
+        loss: Tensor = self.criterion(logits, y)
+        return loss
+
+
+class PromptPoolPlugin(SupervisedPlugin):  # type: ignore[misc]  # untyped base
+    """Begin a task before each experience, add the method's losses, end the task after it.
+
+    The strategy's model is an `AvalancheModel`; its optimiser, criterion, data loaders and other
+    plugins stay the strategy's own. Growth happens before Avalanche looks for new parameters, so
+    that they reach the optimiser; frozen ones have no gradient and are not listed any more, so that
+    no momentum, decay or penalty moves them. A method that trains nothing in a task has no epochs.
+    Where the parts of a method have rates of their own, these are factors of the strategy's.
+
+    Args:
+        seed: draws what grows, and what rules draw, as in `cpool.Learner` with this seed; not the
+            order of samples, which is Avalanche's.
+
+    Raises:
+        ConfigError: in the first experience: a model that is none, an optimiser of other
+            parameters, or one with several groups for a method whose parts have rates of their own.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        self.seed = seed
+        self._held: Any = None
+        self._fit: Any = None
+        self._state: Tensor | None = None  # of the random numbers of a task
+
+    @contextlib.contextmanager
+    def _draws(self) -> Iterator[None]:
+        """Go on with the random numbers of the task, and leave the strategy's where they are."""
+        assert self._state is not None
+        with torch.random.fork_rng():
+            torch.set_rng_state(self._state)
+            try:
+                yield
+            finally:
+                self._state = torch.get_rng_state()
+
+    # ---- the phases of training, in the order of their calls ----------------------------------
+
+    def before_training(self, strategy: Any, **_: Any) -> None:
+        """Check model and optimiser, and let only those classes compete that shall."""
+        model = _model_of(strategy)
+        mine = {id(p) for p in model.parameters()} | {id(model.idle)}
+        ours = any(id(p) in mine for g in strategy.optimizer.param_groups for p in g["params"])
+        if not ours and strategy.clock.train_exp_counter == 0:
+            raise ConfigError(
+                expected="an optimiser made from the parameters of the strategy's model",
+                got="one of other parameters",
+                remedy="Make it with model.parameters() of this AvalancheModel.",
+            )
+        if not isinstance(strategy._criterion, Competing):
+            strategy._criterion = Competing(strategy._criterion, model)
+
+    def before_train_dataset_adaptation(self, strategy: Any, **_: Any) -> None:
+        """Begin the task: freeze what is old, grow what is new."""
+        if not _at_task_boundary(strategy.experience, before=True):
+            return
+        model, data = _model_of(strategy), _data_of(strategy)
+        prompted = model.prompted
+        _check_rows(data)
+        number, classes = len(prompted.tasks), _classes_of(strategy, data)
+        if prompted.rates and len(strategy.optimizer.param_groups) > 1:
+            raise ConfigError(
+                expected=f"an optimiser with one group, to which the rates {prompted.rates} apply",
+                got=f"{len(strategy.optimizer.param_groups)} groups",
+                remedy="Make it of model.parameters(); the plugin multiplies its rate.",
+            )
+        fit, self._held = self._split(data, prompted.held_out, number)
+        self._fit = fit
+        with seeded(self.seed, "task", number):
+            self._state = torch.get_rng_state()
+        start = derive(self.seed, "start", number)
+        with self._draws():
+            prompted.begin_task(classes, batches=_Rows(strategy, model, fit, start))
+            model.to(strategy.device)
+            if prompted.needs_raw:
+                x, y = _whole(fit)
+                prompted.study(raw_inputs(x), y.numpy().astype(np.int64))
+        model.width = max(model.width, max(classes) + 1)
+        if isinstance(model, ToldAvalancheModel):
+            for label in _labels_of(data):
+                model.numbers[label] = number
+
+    def after_train_dataset_adaptation(self, strategy: Any, **_: Any) -> None:
+        """Keep from training what the method judges the result on."""
+        known, found = (
+            _model_of(strategy).prompted.classes,
+            strategy.adapted_dataset.targets.uniques,
+        )
+        strange = sorted({int(c) for c in found} - {*known})
+        if strange:
+            raise ConfigError(
+                expected="a strategy that goes on with its model",
+                got=f"training data of the classes {strange[:5]}, which this model has never met",
+                remedy="GDumb and its like start anew each time, which a growing pool cannot; use "
+                "Cumulative or Replay.",
+            )
+        if self._held is None:
+            return
+        if len(strategy.adapted_dataset) != len(self._fit) + len(self._held):
+            raise ConfigError(
+                expected="a strategy that trains on the experience's data alone",
+                got=f"{len(strategy.adapted_dataset)} samples",
+                remedy="This method keeps some of a task's samples to judge on: use Naive.",
+            )
+        strategy.adapted_dataset = self._fit.train()
+
+    def before_training_exp(self, strategy: Any, **_: Any) -> None:
+        """Let the parts of the model have their rates, in groups that last for the experience."""
+        prompted = _model_of(strategy).prompted
+        rates = prompted.rates
+        if not rates:
+            return
+        (group,) = strategy.optimizer.param_groups
+        factors = {id(p): rates.get(n.split(".")[0], 1.0) for n, p in prompted.named_parameters()}
+        for factor in sorted({*factors.values()} - {1.0}):
+            own = [p for p in group["params"] if factors.get(id(p), 1.0) == factor]
+            rest = {k: v for k, v in group.items() if k != "params"}
+            group["params"] = [p for p in group["params"] if factors.get(id(p), 1.0) != factor]
+            strategy.optimizer.add_param_group({**rest, "params": own, "lr": factor * rest["lr"]})
+
+    def before_training_epoch(self, strategy: Any, **_: Any) -> None:
+        """Leave out the epochs of a task in which nothing trains."""
+        if next(_model_of(strategy).prompted.parameters(), None) is None:
+            strategy.stop_training()
+
+    def before_backward(self, strategy: Any, **_: Any) -> None:
+        """Add the losses of policies and rules."""
+        model = _model_of(strategy)
+        if model.step.output is None:
+            return
+        loss = strategy._criterion(strategy.mb_output, strategy.mb_y)
+        with self._draws():
+            extra = model.extra_loss(strategy.mb_y, loss)
+        if extra is not None:
+            strategy.loss = strategy.loss + extra
+
+    def after_training_exp(self, strategy: Any, **_: Any) -> None:
+        """End the task on its own data: keys, closed-form heads, memories."""
+        first, *others = strategy.optimizer.param_groups
+        if _model_of(strategy).prompted.rates and others:
+            # One group again, where Avalanche finds a place for what the next task grows.
+            first["params"] += [p for group in others for p in group["params"]]
+            del strategy.optimizer.param_groups[1:]
+        if not _at_task_boundary(strategy.experience, before=False):
+            return
+        model, data = _model_of(strategy), _data_of(strategy)
+        prompted = model.prompted
+        index = len(prompted.tasks) - 1
+        if self._held is not None:
+            trained, held = (_Rows(strategy, model, part) for part in (self._fit, self._held))
+            with self._draws():
+                prompted.judge(trained, held)
+        self._held = self._fit = None
+        rows = _Rows(strategy, model, data, derive(self.seed, "end", index))
+        with self._draws():
+            prompted.end_task(rows if prompted.needs_end else ())
+        model.step.batch = model.step.output = None
+
+    def after_training(self, strategy: Any, **_: Any) -> None:
+        """Give the strategy its own criterion back."""
+        if isinstance(strategy._criterion, Competing):
+            strategy._criterion = strategy._criterion.criterion
+
+    def before_eval_exp(self, strategy: Any, **_: Any) -> None:
+        """Make room for the classes of tasks to come; their logits are −inf."""
+        model = _model_of(strategy)
+        model.width = max(model.width, max(strategy.experience.dataset.targets.uniques) + 1)
+
+    def _split(self, data: Any, share: float, index: int) -> tuple[Any, Any]:
+        if not share:
+            return data, None
+        # As `cpool.Learner` does.
+        order = np.random.default_rng(derive(self.seed, "held", index)).permutation(len(data))
+        cut = len(data) - max(1, round(share * len(data)))
+        parts = np.sort(order[: max(1, cut)]), np.sort(order[cut:])
+        fit, held = (data.subset(part.tolist()) for part in parts)
+        return fit, held
+
+
+class _Rows:
+    """Batches of a data set for a prompted model, made anew each time they are read."""
+
+    def __init__(
+        self, strategy: Any, model: AvalancheModel, data: Any, seed: int | None = None
+    ) -> None:
+        self.size, self.model, self.data = strategy.train_mb_size, model, data
+        self.seed = seed  # of the order; as it is when None
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        # A generator of its own also keeps a loader from drawing among the task's numbers.
+        generator = torch.Generator().manual_seed(self.seed or 0)
+        shuffle = self.seed is not None
+        for x, y, *_ in DataLoader(self.data, self.size, shuffle, generator=generator):
+            yield self.model.batch(x, y)
+
+
+def _model_of(strategy: Any) -> AvalancheModel:
+    model = strategy.model
+    if not isinstance(model, AvalancheModel):
+        raise ConfigError(
+            expected="an AvalancheModel as the strategy's model",
+            got=type(model).__name__,
+            remedy="Wrap the prompted model itself: AvalancheModel(method.build(backbone)).",
+        )
+    return model
+
+
+def _data_of(strategy: Any) -> Any:
+    """Return the data of the task that the experience is of, without what plugins replay."""
+    experience = strategy.experience
+    joint = getattr(strategy, "_experiences", None)
+    if joint:  # JointTraining
+        from avalanche.benchmarks.utils import concat_datasets
+
+        return concat_datasets([one.dataset for one in joint])
+    if getattr(experience, "access_task_boundaries", False):
+        return experience.origin_experience.dataset
+    return experience.dataset
+
+
+def _classes_of(strategy: Any, data: Any) -> list[int]:
+    if not hasattr(data, "targets"):
+        raise DataError(
+            expected="a data set with targets",
+            got=type(data).__name__,
+            remedy="Make it with as_classification_dataset of avalanche.benchmarks.utils.",
+        )
+    return sorted(int(c) for c in data.targets.uniques)
+
+
+def _labels_of(data: Any) -> list[int]:
+    labels = getattr(data, "targets_task_labels", None)
+    if labels is None:
+        raise DataError(
+            expected="a benchmark with task labels",
+            got="none",
+            remedy="Use AvalancheModel, which infers the task, or task_incremental_benchmark.",
+        )
+    return sorted(int(t) for t in labels.uniques)
+
+
+def _check_rows(data: Any) -> None:
+    row = data[0]
+    if isinstance(row, Mapping) or len(row) < 2:
+        raise DataError(
+            expected="rows of a data set as (x, y) or (x, y, task label)",
+            got=f"a row of type {type(row).__name__}",
+            remedy="Avalanche 0.6 runs no batches of mappings: return tuples.",
+        )
+
+
+def _whole(data: Any) -> tuple[Tensor, Tensor]:
+    if not len(data):
+        raise StateError(expected="training data", got="none", remedy="Check the benchmark.")
+    loader = DataLoader(data, batch_size=len(data), generator=torch.Generator())
+    x, y, *_ = next(iter(loader))
+    return x, y

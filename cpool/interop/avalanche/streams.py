@@ -1,0 +1,146 @@
+"""Streams of cpool as benchmarks of Avalanche, and the other way round."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline, with_task_labels
+from avalanche.benchmarks.utils import _make_taskaware_tensor_classification_dataset as tensors
+from jaxtyping import Shaped
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from cpool.errors import DataError
+from cpool.interop.avalanche.inputs import encoded, raw_inputs
+from cpool.streams import Examples, Stream, Task
+from cpool.streams._source import read_source
+from cpool.streams.base import Scenario
+
+__all__ = ["as_benchmark", "as_stream"]
+
+
+def as_benchmark(stream: Stream) -> Any:
+    """Return a benchmark with the streams "train", "test", and "valid" where there is such data.
+
+    An experience a task, in order. Inputs are raw tensors that `AvalancheModel(inputs="raw")`
+    reads: images uint8 or float [H W] or [H W 3], texts as bytes. Task labels are the tasks'
+    numbers in a task-incremental stream and 0 in others, where Avalanche's loops do not see them.
+
+    Args:
+        stream: of images of one size, or of texts.
+
+    Raises:
+        DataError: inputs that are no one tensor.
+    """
+    told = stream.scenario == "task"
+    parts: dict[str, list[Any]] = {"train": [], "test": [], "valid": []}
+    for task in stream:
+        for name, part in zip(parts, (task.train, task.test, task.validation), strict=True):
+            if len(part):
+                parts[name].append(_dataset(part, task.index if told else 0))
+    kept = {name: sets for name, sets in parts.items() if len(sets) == len(stream)}
+    made = with_classes_timeline(benchmark_from_datasets(**kept))
+    return with_task_labels(made) if told else made
+
+
+def _dataset(part: Examples, label: int) -> Any:
+    y = torch.from_numpy(part.y.copy())
+    return tensors(_tensor(part.x), y, task_labels=[label] * len(y), targets=part.y.tolist())
+
+
+def _tensor(x: Any) -> Shaped[Tensor, "n *shape"]:
+    if isinstance(x, np.ndarray) and x.ndim in (3, 4):
+        return torch.from_numpy(np.ascontiguousarray(x))
+    if len(x) and isinstance(x[0], str):
+        return encoded(list(x))
+    raise DataError(
+        expected="images of one size in one array, or texts",
+        got=f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__,
+        remedy="Bring images to one size before; features have no place in Avalanche's models.",
+    )
+
+
+def as_stream(
+    benchmark: Any, *, name: str = "avalanche", class_names: Sequence[str] | None = None
+) -> Stream:
+    """Return a benchmark's "train" and "test" streams as one of cpool.
+
+    The scenario is "domain" where all experiences have the same classes, "task" where each has a
+    task label of its own, else "class". Data are read once, with the transforms of the evaluation.
+
+    Args:
+        benchmark: images as tensors, or as `as_benchmark` makes them; classes 0 to C − 1.
+        name: of the stream.
+        class_names: one a class; its number by default.
+
+    Raises:
+        DataError: another number of test than of training experiences, classes that leave numbers
+            out, or inputs that are neither images nor texts.
+    """
+    streams = [list(benchmark.train_stream), list(benchmark.test_stream)]
+    sizes = [len(one) for one in streams]
+    if sizes[0] != sizes[1]:
+        raise DataError(
+            expected=f"a test experience for each of {sizes[0]} training experiences",
+            got=f"{sizes[1]}",
+            remedy="Split the test data as the training data are split.",
+        )
+    read = [[_read(one.dataset) for one in part] for part in streams]
+    labels = [_task_labels(one.dataset) for one in streams[0]]
+    (x, y), (x_test, y_test) = ((_joined([r[0] for r in p]), _ys(p)) for p in read)
+    source = read_source(x, y, x_test, y_test, class_names)
+    tasks, start = [], [0, 0]
+    for index in range(sizes[0]):
+        parts = []
+        for side, whole in enumerate((source.train, source.test)):
+            size = len(read[side][index][1])
+            parts.append(whole.take(np.arange(start[side], start[side] + size)))
+            start[side] += size
+        classes = tuple(int(c) for c in np.unique(parts[0].y))
+        empty = source.train.take(np.empty(0, dtype=np.int64))
+        tasks.append(Task(index, f"experience {index}", classes, parts[0], empty, parts[1]))
+    order = list(dict.fromkeys(c for task in tasks for c in task.classes))
+    scenario: Scenario = "class"
+    if len(tasks) > 1 and len({task.classes for task in tasks}) == 1:
+        scenario = "domain"
+    elif len(tasks) > 1 and len({*map(tuple, labels)}) == len(tasks):
+        scenario = "task"
+    return Stream(
+        tasks,
+        name=name,
+        scenario=scenario,
+        modality=source.modality,
+        seed=0,
+        class_names=source.class_names,
+        class_order=order,
+        fingerprint=source.fingerprint,
+    )
+
+
+def _read(data: Any) -> tuple[Any, np.ndarray]:
+    inputs, targets = [], []
+    for x, y, *_ in DataLoader(data.eval(), batch_size=256):
+        inputs.append(raw_inputs(x))
+        targets.append(y.numpy())
+    return _joined(inputs), np.concatenate(targets).astype(np.int64)
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    if isinstance(parts[0], list):
+        return [text for part in parts for text in part]
+    whole = np.concatenate(parts)
+    if whole.dtype == np.uint8:
+        return whole
+    # What ToTensor made of bytes becomes bytes again, which processors resize as they always do.
+    scaled = whole * 255
+    return scaled.round().astype(np.uint8) if np.allclose(scaled, scaled.round()) else whole
+
+
+def _ys(part: Sequence[tuple[Any, np.ndarray]]) -> np.ndarray:
+    return np.concatenate([y for _, y in part])
+
+
+def _task_labels(data: Any) -> list[int]:
+    labels = getattr(data, "targets_task_labels", None)
+    return [0] if labels is None else sorted(int(t) for t in labels.uniques)

@@ -1,0 +1,245 @@
+"""Streams of cpool in Avalanche and back, its metrics beside cpool's, and the one strategy."""
+
+import importlib
+import io
+import sys
+
+import numpy as np
+import pytest
+import torch
+from avalanche.benchmarks import benchmark_from_datasets, nc_benchmark, ni_benchmark
+from avalanche.benchmarks.scenarios.online import split_online_stream
+from avalanche.benchmarks.utils import as_classification_dataset
+from avalanche.evaluation.metrics import accuracy_metrics, bwt_metrics, forgetting_metrics
+from avalanche.logging import CSVLogger, InteractiveLogger, TensorboardLogger, TextLogger
+from avalanche.training.plugins import EvaluationPlugin, LwFPlugin, ReplayPlugin
+from avalanche.training.supervised import Naive
+from torch.utils.data import TensorDataset
+
+from cpool.errors import ConfigError, DataError, MissingDependencyError, StateError
+from cpool.interop.avalanche import (
+    AvalancheModel,
+    MatrixMetrics,
+    PromptPoolPlugin,
+    PromptStrategy,
+    as_benchmark,
+    as_stream,
+)
+from cpool.interop.avalanche.inputs import decoded, encoded, raw_inputs
+from cpool.metrics import variants
+from cpool.streams import domain_incremental
+from tests import tiny
+from tests.common.tasks import build, stream
+from tests.interop.strategies.runs import benchmark, naive, prompted, strategy_of
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+@pytest.mark.parametrize("kind", ["vit", "llama"])
+@pytest.mark.parametrize("scenario", ["class", "task"])
+def test_a_stream_comes_back_as_it_went(kind, scenario):
+    one = stream(kind).replaced(stream(kind)[:], scenario=scenario)
+    made = as_benchmark(one)
+    assert [e.classes_in_this_experience for e in made.train_stream] == [{*t.classes} for t in one]
+    labels = [e.dataset.targets_task_labels.uniques for e in made.train_stream]
+    assert labels == ([{0}, {1}, {2}] if scenario == "task" else [{0}] * 3)
+    again = as_stream(made, name="tiny")
+    assert (again.scenario, again.modality) == (scenario, one.modality)
+    assert {*again.class_order} == {*one.class_order}
+    for old, new in zip(one, again, strict=True):
+        assert {*old.classes} == {*new.classes}
+        for split in ("train", "test"):
+            before, after = getattr(old, split), getattr(new, split)
+            assert np.array_equal(np.asarray(before.x), np.asarray(after.x))
+            assert np.array_equal(before.y, after.y)
+
+
+def test_domains_and_validation_data_are_kept():
+    y = np.repeat(np.arange(3), 4)
+    sets = [(tiny.raw("vit", 12, s), y, tiny.raw("vit", 12, s + 9), y) for s in range(2)]
+    one = domain_incremental(sets, validation=0.25, seed=0)
+    made = as_benchmark(one)
+    assert [len(e.dataset) for e in made.streams["valid"]] == [len(t.validation) for t in one]
+    assert as_stream(made).scenario == "domain"
+
+
+def images(n: int, seed: int) -> TensorDataset:
+    x = torch.from_numpy(tiny.raw("vit", n, seed)).permute(0, 3, 1, 2).float() / 255
+    made = TensorDataset(x, torch.arange(n) % 6)
+    made.targets = (torch.arange(n) % 6).tolist()
+    return made
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_benchmarks_of_its_own_train_a_pool(labels):
+    made = nc_benchmark(images(36, 0), images(24, 1), 3, task_labels=labels, seed=0)
+    one = as_stream(made)
+    assert len(one) == 3 and one.scenario == ("task" if labels else "class")
+    assert one[0].train.x.dtype == np.uint8  # what ToTensor scaled is whole again
+    strategy = naive("ranpac", "vit")
+    for experience in made.train_stream:
+        strategy.train(experience)
+    results = strategy.eval(made.test_stream)
+    matrix = strategy.evaluator.metrics[0].matrix
+    assert (
+        not np.isnan(matrix.values[2]).any() and results["cpool/average_accuracy/test_stream"] >= 0
+    )
+
+
+def test_new_instances_of_old_classes_are_domains():
+    made = ni_benchmark(images(36, 0), images(24, 1), 2, seed=0)
+    strategy = naive("ncm", "vit")
+    for experience in made.train_stream:
+        strategy.train(experience)
+    assert len(strategy.model.prompted.tasks) == 2
+    strategy.eval(made.test_stream)
+
+
+def test_an_online_stream_begins_and_ends_tasks_at_its_boundaries():
+    made = benchmark("vit")
+    online = split_online_stream(made.train_stream, experience_size=4, access_task_boundaries=True)
+    strategy = naive("l2p_growing", "vit", train_epochs=1, train_mb_size=4)
+    for experience in online:
+        strategy.train(experience)
+    model = strategy.model.prompted
+    assert len(model.tasks) == 3
+    assert [len(b) for b in next(iter(model.prompter)).pool.blocks] == [2, 2, 2]
+
+
+def test_values_of_avalanche_are_those_of_the_same_matrix(tmp_path):
+    text, csv = io.StringIO(), CSVLogger(log_folder=str(tmp_path / "csv"))
+    board = TensorboardLogger(tb_log_dir=str(tmp_path / "board"))
+    metrics = MatrixMetrics()
+    evaluator = EvaluationPlugin(
+        metrics,
+        accuracy_metrics(experience=True, stream=True),
+        forgetting_metrics(experience=True, stream=True),
+        bwt_metrics(stream=True),
+        loggers=[TextLogger(text), InteractiveLogger(), csv, board],
+    )
+    model = AvalancheModel(prompted("linear_head", "vit"))
+    strategy = Naive(
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.5),
+        criterion=torch.nn.CrossEntropyLoss(),
+        train_mb_size=6,
+        train_epochs=3,
+        eval_mb_size=8,
+        plugins=[PromptPoolPlugin()],
+        evaluator=evaluator,
+    )
+    made = benchmark("vit")
+    for experience in made.train_stream:
+        strategy.train(experience)
+        found = strategy.eval(made.test_stream)
+    csv.close()
+    matrix = metrics.matrix
+    forgot = variants.avalanche_stream_forgetting(matrix.values)
+    assert found["StreamForgetting/eval_phase/test_stream"] == pytest.approx(forgot)
+    bwt = variants.avalanche_stream_bwt(matrix.values)
+    assert found["StreamBWT/eval_phase/test_stream"] == pytest.approx(bwt)
+    top = variants.avalanche_top1_acc_stream(matrix.values, matrix.sizes)
+    assert found["Top1_Acc_Stream/eval_phase/test_stream"] == pytest.approx(top)
+    summary = matrix.summary()
+    assert found["cpool/forgetting/test_stream"] == summary["forgetting"]
+    assert "cpool/forgetting/test_stream" in text.getvalue()
+    assert list((tmp_path / "board").glob("*tfevents*"))
+
+
+@pytest.mark.parametrize("row", ["l2p", "hide_prompt", "prompt_ridge", "der", "few_shot"])
+def test_the_strategy_is_the_learner(row):
+    kind = "llama" if row == "few_shot" else "vit"
+    metrics = MatrixMetrics()
+    evaluator = EvaluationPlugin(metrics, loggers=TextLogger(io.StringIO()))
+    strategy = PromptStrategy(learner=build(row, kind), evaluator=evaluator)
+    made, learner = benchmark(kind), build(row, kind)
+    for experience, task in zip(made.train_stream, stream(kind), strict=True):
+        strategy.train(experience)
+        strategy.eval(made.test_stream)
+        learner.fit_task(task)
+        row_of = metrics.matrix.values[task.index]
+        wanted = learner.evaluate(stream(kind)[: task.index + 1])
+        np.testing.assert_allclose(row_of[: task.index + 1], wanted, atol=1e-9)
+    assert strategy.learner.done == ["experience 0", "experience 1", "experience 2"]
+
+
+def test_plugins_of_steps_and_used_learners_are_refused_by_the_strategy():
+    with pytest.raises(ConfigError, match="PromptPoolPlugin on Naive"):
+        PromptStrategy(learner=build("l2p", "vit"), plugins=[LwFPlugin()])
+    used = build("ncm", "vit")
+    used.fit_task(stream("vit")[0])
+    with pytest.raises(ConfigError, match="a new learner"):
+        PromptStrategy(learner=used)
+    evaluator = EvaluationPlugin(MatrixMetrics(), loggers=TextLogger(io.StringIO()))
+    strategy = PromptStrategy(
+        learner=build("ncm", "vit"), plugins=[ReplayPlugin(9)], evaluator=evaluator
+    )
+    online = split_online_stream(benchmark("vit").train_stream, experience_size=4)
+    with pytest.raises(ConfigError, match="whole tasks"):
+        strategy.train(next(iter(online)))
+
+
+class Plain(torch.utils.data.Dataset):
+    """Rows as mappings."""
+
+    def __init__(self):
+        self.targets = [0, 1, 0, 1]
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, index):
+        return {"x": torch.zeros(3, 8, 8), "y": self.targets[index]}
+
+
+def test_what_does_not_fit_is_refused_with_a_remedy():
+    made = benchmark("vit")
+    first = made.train_stream[0]
+    backbone = tiny.backbone("vit")
+    bare = strategy_of(Naive, torch.nn.Sequential(torch.nn.Flatten(), backbone.model.pooler.dense))
+    with pytest.raises(ConfigError, match="AvalancheModel"):
+        bare.train(first)
+    other = naive("l2p_growing", "vit")
+    other.optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    with pytest.raises(ConfigError, match=r"model.parameters\(\)"):
+        other.train(first)
+    mapping = benchmark_from_datasets(train=[as_classification_dataset(Plain())])
+    with pytest.raises(DataError, match="tuples"):
+        naive("l2p_growing", "vit").train(mapping.train_stream[0])
+    two = naive("hide_prompt", "vit")
+    two.optimizer = torch.optim.SGD(
+        [{"params": two.model.parameters()}, {"params": [torch.nn.Parameter(torch.zeros(1))]}], 0.1
+    )
+    with pytest.raises(ConfigError, match="one group"):
+        two.train(first)
+    uneven = as_benchmark(stream("vit"))
+    fewer = benchmark_from_datasets(
+        train=[e.dataset for e in uneven.train_stream],
+        test=[e.dataset for e in uneven.test_stream[:2]],
+    )
+    with pytest.raises(DataError, match="a test experience for each"):
+        as_stream(fewer)
+
+
+def test_tensors_become_what_a_processor_reads():
+    assert decoded(encoded(["zwölf Boxkämpfer", "", "日本"])) == ["zwölf Boxkämpfer", "", "日本"]
+    grey = torch.rand(2, 1, 5, 7)
+    assert raw_inputs(grey).shape == (2, 5, 7)
+    assert raw_inputs(torch.zeros(2, 3, 5, 7, dtype=torch.uint8)).shape == (2, 5, 7, 3)
+    assert raw_inputs(torch.zeros(2, 5, 7, 3)).shape == (2, 5, 7, 3)
+    for wrong in (torch.zeros(2, 4), torch.zeros(2, 3, 4, dtype=torch.int64)):
+        with pytest.raises(DataError, match="one tensor"):
+            raw_inputs(wrong)
+    pixels = AvalancheModel(prompted("ncm", "vit"), inputs="pixels")
+    with pytest.raises(DataError, match="pixel values"):
+        pixels.batch(torch.zeros(2, 8, 8, dtype=torch.uint8))
+    with pytest.raises(StateError):
+        AvalancheModel(prompted("ncm", "vit"))(torch.rand(2, 3, 8, 8))
+
+
+def test_without_avalanche_the_error_names_what_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for name in [n for n in sys.modules if n.startswith("cpool.interop.avalanche")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(MissingDependencyError, match=r"pip install .*\[avalanche\]"):
+        importlib.import_module("cpool.interop.avalanche")

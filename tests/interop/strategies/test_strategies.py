@@ -1,0 +1,182 @@
+"""A prompt pool under the strategies of Avalanche: those that train it, and those that cannot."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from avalanche.training.plugins import SupervisedPlugin
+from avalanche.training.supervised import (
+    AGEM,
+    EWC,
+    GEM,
+    MAS,
+    Cumulative,
+    CWRStar,
+    GDumb,
+    JointTraining,
+    LwF,
+    Naive,
+    Replay,
+    SynapticIntelligence,
+)
+from torch import nn
+
+from cpool.errors import ConfigError
+from cpool.interop.avalanche import AvalancheModel, ToldAvalancheModel, as_benchmark
+from tests import tiny
+from tests.common.tasks import stream
+from tests.conftest import ROOT
+from tests.interop.strategies.runs import benchmark, naive, prompted, strategy_of
+
+# Avalanche's own, about its own and numpy's.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+WORK = {
+    "Naive": (Naive, {}),
+    "Replay": (Replay, {"mem_size": 12}),
+    "EWC": (EWC, {"ewc_lambda": 0.5}),
+    "LwF": (LwF, {"alpha": 1.0, "temperature": 2.0}),
+    "SI": (SynapticIntelligence, {"si_lambda": 0.1}),
+    "MAS": (MAS, {}),
+    "GEM": (GEM, {"patterns_per_exp": 4}),
+    "AGEM": (AGEM, {"patterns_per_exp": 4, "sample_size": 4}),
+    "Cumulative": (Cumulative, {}),
+}
+
+
+class Started(SupervisedPlugin):
+    """Notes what trains when an experience has begun."""
+
+    def __init__(self, into):
+        super().__init__()
+        self.into = into
+
+    def before_training_exp(self, strategy, **_):
+        named = strategy.model.named_parameters()
+        self.into.update({name: p.detach().clone() for name, p in named})
+
+
+@pytest.mark.parametrize("row", ["l2p_growing", "dualprompt", "linear_head"])
+@pytest.mark.parametrize("name", WORK)
+def test_strategies_train_a_pool_and_move_nothing_that_is_frozen(name, row):
+    kind, options = WORK[name]
+    model = AvalancheModel(prompted(row, "vit"))
+    strategy = strategy_of(kind, model, train_epochs=1, train_mb_size=6, **options)
+    backbone = {k: v.clone() for k, v in tiny.backbone("vit").state_dict().items()}
+    made, frozen = benchmark("vit"), {}
+    for experience in made.train_stream:
+        started = {}
+        strategy.plugins.append(Started(started))
+        strategy.train(experience)
+        strategy.plugins.pop()
+        now = dict(nn.Module.named_parameters(model))
+        assert all(torch.equal(now[key], value) for key, value in frozen.items())
+        assert any(not torch.equal(value, now[key]) for key, value in started.items()), name
+        frozen = {k: p.detach().clone() for k, p in now.items() if not p.requires_grad}
+        strategy.eval(made.test_stream)
+    matrix = strategy.evaluator.metrics[0].matrix
+    assert matrix.tasks == 3 and not np.isnan(matrix.values).any()
+    assert all(torch.equal(v, backbone[k]) for k, v in tiny.backbone("vit").state_dict().items())
+
+
+def test_joint_training_begins_one_task_of_all_classes():
+    model = AvalancheModel(prompted("ranpac", "vit"))
+    strategy = strategy_of(JointTraining, model, train_epochs=4)
+    made = benchmark("vit")
+    strategy.train(made.train_stream)
+    assert sorted(model.prompted.classes) == list(range(6)) and len(model.prompted.tasks) == 1
+    strategy.eval(made.test_stream)
+    cells = strategy.evaluator.metrics[0].matrix.values[0]
+    assert not np.isnan(cells).any() and cells.mean() > 1 / 6
+
+
+def test_strategies_that_start_anew_or_want_another_model_are_refused():
+    strategy = strategy_of(GDumb, AvalancheModel(prompted("l2p_growing", "vit")), mem_size=12)
+    first, second, _ = benchmark("vit").train_stream
+    strategy.train(first)
+    with pytest.raises(ConfigError, match="start anew"):
+        strategy.train(second)
+
+
+def test_cwr_star_finds_no_layer_of_its_kind():
+    with pytest.raises((ValueError, AttributeError, IndexError, AssertionError, TypeError)):
+        strategy = strategy_of(
+            CWRStar, AvalancheModel(prompted("l2p_growing", "vit")), cwr_layer_name="prompted.head"
+        )
+        for experience in benchmark("vit").train_stream:
+            strategy.train(experience)
+
+
+def test_the_page_lists_the_strategies_that_were_tried():
+    text = (ROOT / "docs" / "pages" / "avalanche.md").read_text(encoding="utf-8")
+    said = dict(re.findall(r"^\| `(\w+)` \| (works|refused)", text, re.MULTILINE))
+    works = {kind.__name__ for kind, _ in WORK.values()} | {"JointTraining"}
+    assert {name for name, state in said.items() if state == "works"} == works
+    assert {name for name, state in said.items() if state == "refused"} == {"GDumb", "CWRStar"}
+
+
+@pytest.mark.parametrize("mask", ["task", "seen"])
+def test_classes_compete_as_the_method_wants_and_replayed_ones_always(mask):
+    strategy = naive("linear_head", "vit")
+    first, second, _ = benchmark("vit").train_stream
+    strategy.train(first)
+    strategy.train(second)
+    model = strategy.model
+    model.prompted.mask = mask
+    model.train()
+    from cpool.interop.avalanche.plugin import Competing
+
+    loss = Competing(nn.CrossEntropyLoss(), model)
+    old, new = (list(model.prompted.tasks[t]) for t in (0, 1))
+    logits = torch.randn(2, 6)
+    mine = torch.tensor([new[0], new[1]])
+    classes = new if mask == "task" else old + new
+    columns = {c: i for i, c in enumerate(classes)}
+    wanted = nn.functional.cross_entropy(
+        logits[:, classes], torch.tensor([columns[new[0]], columns[new[1]]])
+    )
+    torch.testing.assert_close(loss(logits, mine), wanted)
+    mixed = torch.tensor([new[0], old[0]])  # a replayed sample
+    seen = old + new
+    wanted = nn.functional.cross_entropy(
+        logits[:, seen], torch.tensor([seen.index(new[0]), seen.index(old[0])])
+    )
+    torch.testing.assert_close(loss(logits, mixed), wanted)
+    logits[:] = 0.0
+    assert float(loss(logits, mine)) == pytest.approx(np.log(len(classes)))
+
+
+def test_a_told_task_restricts_prompts_and_classes():
+    told = as_benchmark(stream("vit").replaced(stream("vit")[:], scenario="task"))
+    model = ToldAvalancheModel(prompted("progressive_prompts", "vit"))
+    strategy = strategy_of(Naive, model, train_epochs=1)
+    for experience in told.train_stream:
+        strategy.train(experience)
+    results = strategy.eval(told.test_stream)
+    assert results["cpool/average_accuracy/test_stream"] > 0
+    assert model.numbers == {0: 0, 1: 1, 2: 2}
+    x = torch.stack([row[0] for row in told.test_stream[1].dataset])
+    model.eval()
+    with torch.no_grad():
+        logits = model(x, torch.tensor([1] * len(x)))
+        mixed = model(x, torch.tensor([1, 0] * (len(x) // 2)))
+    assert torch.isinf(logits[:, [c for c in range(6) if c not in model.prompted.tasks[1]]]).all()
+    torch.testing.assert_close(mixed[::2], logits[::2], atol=1e-5, rtol=1e-4)
+    with pytest.raises(Exception, match="task labels that were trained"):
+        model(x, 7)
+
+
+def test_a_checkpoint_in_the_middle_gives_the_same_matrix(tmp_path):
+    command = [sys.executable, "-m", "tests.interop.strategies.resuming", str(tmp_path)]
+    environment = {**os.environ, "CPOOL_TYPECHECK": "0"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    start, whole, resumed = json.loads(done.stdout.splitlines()[-1])
+    assert start == 2
+    assert resumed == whole
+    assert all(None not in row for row in whole["accuracy_matrix"])
