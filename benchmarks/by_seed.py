@@ -46,5 +46,5 @@ def measure_seeds(
         if any(row["seed"] == seed for row in rows):
             continue
         rows += measure(backbone, seed)
-        said = {"model": args.model, **settings}
+        said = {"model": args.model, "dtype": "float32", **settings}
         write_json(args.out, {"schema": 1, "settings": said, "seeds": seed + 1, "rows": rows})

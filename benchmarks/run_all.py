@@ -6,7 +6,9 @@
 The search of an experiment is done once, in a process of its own; then each seed gets a process
 that starts from its trials. What was finished is not done again, so the command can be stopped and
 given again. Logs and checkpoints lie in runs/benchmarks; results that are complete are joined into
-benchmarks/results. An experiment that fails does not stop the others; its error is said at the end.
+benchmarks/results. Until then what is finished of an experiment lies in its folder there, under
+parts: with that, another machine goes on. An experiment that fails does not stop the others; its
+error is said at the end.
 """
 
 import argparse
@@ -17,7 +19,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks import merge_seeds, tables
+from benchmarks import merge_seeds, parts, tables
 from cpool.cli.guard import terminable
 from cpool.errors import CpoolError
 from cpool.experiment.config import Experiment
@@ -113,6 +115,8 @@ def work_through(plans: list[Plan], jobs: int, results: Path) -> None:
     """Run all jobs, at most `jobs` at a time, in order; join an experiment when it is whole."""
     total, begun, said = sum(len(plan.jobs) for plan in plans), time.monotonic(), time.monotonic()
     running: list[Job] = []
+    for job in (job for plan in plans for job in plan.jobs):
+        parts.restore(job.folder, results / job.plan.name)
     try:
         while True:
             for job in [job for plan in plans for job in plan.ready()][: jobs - len(running)]:
@@ -151,10 +155,13 @@ def _ended(job: Job, results: Path) -> None:
     job.code, plan = job.process.returncode, job.plan
     if job.code != 0:
         plan.error = f"{job.last_line('cpool: ') or job.last_line()} ({job.log})"
-    elif plan.error is None and all(other.code == 0 for other in plan.jobs):
+        return
+    parts.keep(job.folder, results / plan.name)
+    if plan.error is None and all(other.code == 0 for other in plan.jobs):
         search = plan.search.folder if plan.search else None
         try:
             merge_seeds.write([j.folder for j in plan.seeds], results / plan.name, search)
+            parts.drop(results / plan.name)
         except (SystemExit, CpoolError) as error:
             plan.error = f"cannot be joined: {error}"
 

@@ -68,6 +68,31 @@ def test_the_search_is_done_once_before_the_seeds(started, folder, tmp_path, cap
     assert again == results
 
 
+def test_another_machine_goes_on_with_what_is_finished(started, folder, tmp_path, monkeypatch):
+    results = tmp_path / "results"
+    original = Job.start
+
+    def first_seed_only(job: Job) -> None:
+        if job.folder.name == "seed1":
+            raise KeyboardInterrupt
+        original(job)
+
+    monkeypatch.setattr(Job, "start", first_seed_only)
+    plans, _ = make_plans(folder, [], tmp_path / "here")
+    with pytest.raises(KeyboardInterrupt):
+        work_through(plans, 1, results)
+    assert {path.name for path in (results / "b" / "parts").iterdir()} == {"search", "seed0"}
+    monkeypatch.setattr(Job, "start", original)
+    plans, _ = make_plans(folder, [], tmp_path / "there")
+    work_through(plans, 1, results)
+    assert plans[0].error is None
+    log = plans[0].jobs[1].log.read_text(encoding="utf-8")
+    assert "[1/2]" not in log  # seed 0 was not trained again
+    merged = json.loads((results / "b" / "results.json").read_text(encoding="utf-8"))
+    assert [run["seed"] for run in merged["runs"]] == [0, 0, 1, 1]
+    assert not (results / "b" / "parts").exists()
+
+
 def test_one_that_fails_does_not_stop_the_others(started, folder, tiny_backbone, tmp_path, capsys):
     late = SMALL.replace("top_k = 2", "top_k = 9")
     write_experiment(folder / "a.toml", tiny_backbone, late)

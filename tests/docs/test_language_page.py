@@ -41,3 +41,21 @@ def test_the_table_of_texts_in_a_slot() -> None:
         time = np.mean([row["milliseconds"] for row in mine]) / base
         line = f"{np.mean(right):.0f} ± {np.std(right, ddof=1):.0f} % | {same:.0f} % | {time:.2f} ×"
         assert f"| {way} | {tokens:.0f} | {line} |" in PAGE
+
+
+def test_the_table_of_compressed_prompts() -> None:
+    found = json.loads((ROOT / "benchmarks" / "results" / "compression.json").read_text("utf-8"))
+    assert found["seeds"] == 3
+    rows = found["rows"]
+    base = np.mean([row["milliseconds"] for row in rows if row["way"] == "whole prompt"])
+    ways = list(dict.fromkeys(row["way"] for row in rows))
+    assert len(ways) == 8
+    for way in ways:
+        mine = [row for row in rows if row["way"] == way]
+        assert [row["seed"] for row in mine] == [0, 1, 2]
+        cells = [f"{np.mean([row['tokens'] for row in mine]):.0f}"]
+        for key in ("same", "accuracy"):
+            values = [100 * row[key] for row in mine]
+            cells.append(f"{np.mean(values):.0f} ± {np.std(values, ddof=1):.0f} %")
+        cells.append(f"{np.mean([row['milliseconds'] for row in mine]) / base:.2f} ×")
+        assert f"| {way} | {' | '.join(cells)} |" in PAGE

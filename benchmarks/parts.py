@@ -1,0 +1,34 @@
+"""The parts of an experiment that is not whole yet: finished seeds, kept where results are."""
+
+import shutil
+from pathlib import Path
+
+__all__ = ["drop", "keep", "restore"]
+
+FILES = ("results.json", "config.toml", "environment.json", "search.json")
+
+
+def keep(folder: Path, results: Path) -> None:
+    """Copy what a finished process measured, without its checkpoints.
+
+    Args:
+        folder: of the process.
+        results: of its experiment.
+    """
+    target = results / "parts" / folder.name
+    target.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, target / name)
+
+
+def restore(folder: Path, results: Path) -> None:
+    """Put back what `keep` copied, where the folder of a process is not there; else nothing."""
+    source = results / "parts" / folder.name
+    if source.is_dir() and not folder.exists():
+        shutil.copytree(source, folder)
+
+
+def drop(results: Path) -> None:
+    """Remove the parts of an experiment, whose results are whole now."""
+    shutil.rmtree(results / "parts", ignore_errors=True)
