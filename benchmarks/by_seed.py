@@ -41,10 +41,13 @@ def measure_seeds(
     torch.set_num_threads(1)
     # Half precision is fast on some CPUs and slow on others; this is the same on all.
     backbone = load_backbone(args.model, dtype="float32")
-    rows: list[dict[str, Any]] = read_json(args.out)["rows"] if args.out.is_file() else []
+    said = {"model": args.model, "dtype": "float32", **settings}
+    kept = read_json(args.out) if args.out.is_file() else {"settings": said, "rows": []}
+    if kept["settings"] != said:
+        raise SystemExit(f"{args.out} was measured with other settings: move it, or give --out")
+    rows: list[dict[str, Any]] = kept["rows"]
     for seed in range(seeds):
         if any(row["seed"] == seed for row in rows):
             continue
         rows += measure(backbone, seed)
-        said = {"model": args.model, "dtype": "float32", **settings}
         write_json(args.out, {"schema": 1, "settings": said, "seeds": seed + 1, "rows": rows})

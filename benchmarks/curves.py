@@ -34,15 +34,17 @@ def curve(learner: Learner, task: Task) -> list[float]:
     number = len(learner.model.tasks)
     loader = learner.loader_of((task.train.x, task.train.y), task.name)
     optimizer = make_optimizer(learner.model, learner.train)
-    done, found = 0, []
+    done, found, head = 0, [], learner.model.head
+    own = head.columns(torch.tensor(sorted(task.classes)))
 
     @torch.no_grad()
     def measured() -> float:
         # As in training, where a task has its own prompt though it has not ended.
         right = 0
         for batch in learner.feed.loader(task.test, task=number, training=True):
-            answers = learner.model(batch, task=number).logits.argmax(dim=1)
-            right += int((learner.model.head.columns(batch["labels"]) == answers).sum())
+            # Of the task alone, however many classes the model knows from before it.
+            logits = learner.model(batch, task=number).logits[:, own]
+            right += int((own[logits.argmax(dim=1)] == head.columns(batch["labels"])).sum())
         return right / len(task.test)
 
     while True:

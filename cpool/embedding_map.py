@@ -64,12 +64,18 @@ class EmbeddingMap:
             )
         mine, other = _tokens(source), _tokens(target)
         keys = sorted(mine.keys() & other.keys())
-        cut = round(held_out * len(keys))
-        if not 2 <= cut <= len(keys) - 2:
+        if len(keys) < 4:
             raise BackboneError(
                 expected=f"tokens that {source.name!r} and {target.name!r} share",
                 got=f"{len(keys)}",
                 remedy="Map between models of the same language.",
+            )
+        cut = round(held_out * len(keys))
+        if not 2 <= cut <= len(keys) - 2:
+            raise ConfigError(
+                expected=f"held_out that leaves at least 2 of {len(keys)} tokens on either side",
+                got=f"{held_out}",
+                remedy="Take 0.1, or more where few tokens are shared.",
             )
         x = _entering(source, torch.tensor([mine[key] for key in keys]))
         y = _entering(target, torch.tensor([other[key] for key in keys]))

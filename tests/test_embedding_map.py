@@ -64,12 +64,15 @@ def test_keys_are_the_same_where_they_stand_in_a_word() -> None:
     assert sentence == {("dog", True): 1, ("cat", True): 2, ("dog", False): 3}
 
 
-def test_what_cannot_be_mapped_is_refused() -> None:
+def test_what_cannot_be_mapped_is_refused(monkeypatch) -> None:
     llama = tiny.backbone("llama")
     with pytest.raises(BackboneError, match="tokenizer"):
         EmbeddingMap.between(llama, tiny.backbone("vit"))
     for options in ({"ridge": -1.0}, {"held_out": 0.0}, {"held_out": 1.0}):
         with pytest.raises(ConfigError, match="held_out"):
             EmbeddingMap.between(llama, llama, **options)
-    with pytest.raises(BackboneError, match="share"):
+    with pytest.raises(ConfigError, match="on either side"):
         EmbeddingMap.between(llama, llama, held_out=0.001)
+    monkeypatch.setattr("cpool.embedding_map._keys", lambda tokenizer: {("cat", True): 3})
+    with pytest.raises(BackboneError, match="share"):
+        EmbeddingMap.between(llama, llama)

@@ -137,7 +137,8 @@ def test_the_prompt_is_chosen_by_what_is_asked_never_by_the_answer():
         router.end_task(stacked(rows)["query"], task)
         model.end_task([stacked(without)])
         own = model.prompted.prompter.branches["prompt"].policy
-        torch.testing.assert_close(own.total, router.total)
+        # The same sums, added up in batches of another size.
+        torch.testing.assert_close(own.total, router.total, atol=1e-5, rtol=1e-5)
     # Questions of one task with answers in the words of the other.
     mixed = stacked(model.rows(ANIMALS, MONEY))
     query = mixed.pop("query")

@@ -13,15 +13,19 @@ from cpool.errors import DataError
 __all__ = ["decoded", "encoded", "raw_inputs"]
 
 
-def encoded(texts: Sequence[str]) -> UInt8[Tensor, "n L"]:
+def encoded(texts: Sequence[str], width: int = 1) -> UInt8[Tensor, "n L"]:
     """Return texts as bytes of UTF-8, filled with zeros: what a tensor data set can hold.
+
+    Args:
+        texts: n of them.
+        width: L at least; sets that are to be mixed need the same.
 
     >>> encoded(["ab", "c"])
     tensor([[97, 98],
             [99,  0]], dtype=torch.uint8)
     """
     rows = [text.encode("utf-8", "surrogatepass") for text in texts]
-    width = max(1, *(len(row) for row in rows)) if rows else 1
+    width = max([width, *(len(row) for row in rows)])
     joined = b"".join(row.ljust(width, b"\0") for row in rows)
     return torch.frombuffer(bytearray(joined), dtype=torch.uint8).view(len(rows), width)
 
@@ -37,16 +41,17 @@ def decoded(rows: UInt8[Tensor, "n L"]) -> list[str]:
     ]
 
 
-def raw_inputs(x: Tensor) -> Any:
+def raw_inputs(x: Tensor, *, texts: bool = True) -> Any:
     """Return images as an array [n H W] or [n H W 3], or texts as a list.
 
     Args:
         x: uint8 or float images in [0, 1], [n H W], [n C H W] or [n H W C]; or texts as `encoded`.
+        texts: whether they may be texts.
 
     Raises:
         DataError: anything else.
     """
-    if isinstance(x, Tensor) and x.dtype == torch.uint8 and x.ndim == 2:
+    if texts and isinstance(x, Tensor) and x.dtype == torch.uint8 and x.ndim == 2:
         return decoded(x)
     right = isinstance(x, Tensor) and (x.dtype == torch.uint8 or x.dtype.is_floating_point)
     if not right or x.ndim not in (3, 4):

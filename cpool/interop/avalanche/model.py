@@ -1,6 +1,6 @@
 """AvalancheModel: a prompted model as a strategy of Avalanche wants one, tensor in, logits out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ class Step:
     def __init__(self) -> None:
         self.batch: dict[str, Tensor] | None = None
         self.output: Output | None = None
+        self.logits: Tensor | None = None
 
     def __deepcopy__(self, memo: Any) -> "Step":
         # Tensors of a graph cannot be copied, and a teacher needs none of them.
@@ -39,8 +40,8 @@ class AvalancheModel(nn.Module):
     of the loss.)
 
     `parameters()` holds what trains in this task. The frozen backbone is in no module tree, so that
-    no optimiser, regulariser or checkpoint of Avalanche finds it. Before the first task nothing
-    trains, and no optimiser takes that: until then there is one number, `idle`, that nothing reads.
+    no optimiser or regulariser of Avalanche finds it. Between two tasks it may be that nothing
+    trains, which no optimiser takes: so there is one number, `idle`, without any effect.
 
     Args:
         prompted: from `method.build(backbone)`; or a trained one.
@@ -51,6 +52,7 @@ class AvalancheModel(nn.Module):
     Attributes:
         width: C; grows with the classes.
         step: batch and answer of the last pass in training, for the plugin.
+        running: whether a task has begun and not ended.
 
     Raises:
         ConfigError: a model that answers in words of their own for each text; unknown inputs.
@@ -74,15 +76,17 @@ class AvalancheModel(nn.Module):
         self.idle = nn.Parameter(torch.zeros(()))
         self.width = max(prompted.classes, default=0) + 1
         self.step = Step()
+        self.running = False
 
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Parameter]]:
-        """Iterate over what trains now; over `idle` when that is nothing."""
+        """Iterate over `idle` and what trains now."""
         start = f"{prefix}." if prefix else ""
-        inner = self.prompted.named_parameters(f"{start}prompted", recurse, remove_duplicate)
-        found = list(inner) if recurse else []
-        yield from found or [(f"{start}idle", self.idle)]
+        yield f"{start}idle", self.idle
+        if recurse:
+            inner = f"{start}prompted"
+            yield from self.prompted.named_parameters(inner, recurse, remove_duplicate)
 
     def batch(self, x: Tensor, y: Int[Tensor, " B"] | None = None) -> dict[str, Tensor]:
         """Return what the prompted model reads.
@@ -101,7 +105,8 @@ class AvalancheModel(nn.Module):
                 )
             made = {"pixel_values": x}
         else:
-            made = self.prompted.prepare(raw_inputs(x))
+            raw = raw_inputs(x, texts=self.prompted.backbone.kind != "vision")
+            made = self.prompted.prepare(raw)
         if y is not None:
             made["labels"] = y
         return {key: value.to(device) for key, value in made.items()}
@@ -111,21 +116,51 @@ class AvalancheModel(nn.Module):
         return self._answer(x, None)
 
     def _answer(self, x: Tensor, told: int | None) -> Float[Tensor, "B C"]:
+        prompted = self.prompted
+        if not prompted.tasks:  # as an evaluation before the first task wants it: chance
+            return torch.zeros(len(x), self.width, device=prompted.backbone.device)
         batch = self.batch(x)
-        training = self.prompted.training
-        task = len(self.prompted.tasks) - 1 if training else told
-        output = self.prompted.answer(batch, task)
-        self.step.batch = self.step.output = None
-        if training and torch.is_grad_enabled():
-            self.step.batch, self.step.output = batch, output
-        columns = torch.tensor(self.prompted.classes, device=output.logits.device)
+        output = self._output(batch, told)
+        columns = torch.tensor(prompted.classes, device=output.logits.device)
         self.width = max(self.width, int(columns.max()) + 1)
         empty = output.logits.new_full((len(output.logits), self.width), -torch.inf)
-        if training:
+        if prompted.training:
             # Some plugins square all logits; the criterion leaves these out, and argmax finds them
             # never.
-            empty = output.logits.detach().amin(dim=1, keepdim=True).expand_as(empty)
-        return empty.index_copy(1, columns, output.logits)
+            lowest = output.logits.detach()
+            lowest = lowest.masked_fill(lowest.isinf(), torch.inf).amin(dim=1, keepdim=True)
+            empty = lowest.expand_as(empty)
+        answers = output.logits
+        if prompted.training and not self.running:
+            # MAS squares all logits after a task: also those of classes that routing left out.
+            answers = torch.where(answers.isinf(), empty[:, :1], answers)
+        logits = empty.index_copy(1, columns, answers)
+        if torch.is_grad_enabled() and not logits.requires_grad:
+            # EWC and its like run backwards after a task, when all of it may be frozen.
+            logits = logits + 0.0 * self.idle
+        self.step = Step()
+        if prompted.training and self.running and torch.is_grad_enabled():
+            self.step.batch, self.step.output, self.step.logits = batch, output, logits
+        return logits
+
+    def _output(self, batch: dict[str, Tensor], told: int | None) -> Output:
+        prompted = self.prompted
+        if prompted.training and self.running:
+            return prompted.answer(batch, len(prompted.tasks) - 1)
+        training = prompted.training
+        prompted.eval()  # between two tasks there is nothing to be trained
+        try:
+            return prompted.answer(batch, told)
+        except Exception as error:
+            if not self.running or isinstance(error, DataError):
+                raise
+            raise StateError(
+                expected="a method that answers while a task is learned",
+                got=f"{prompted.method}, which cannot before the task has ended ({error})",
+                remedy="Evaluate between experiences: eval_every=-1 or 0.",
+            ) from error
+        finally:
+            prompted.train(training)
 
     def extra_loss(self, y: Int[Tensor, " B"], loss: Float[Tensor, ""]) -> Float[Tensor, ""] | None:
         """Return what the method adds to the loss of the last pass in training; None for nothing.
@@ -165,16 +200,35 @@ class ToldAvalancheModel(AvalancheModel, MultiTaskModule):  # type: ignore[misc]
     def adaptation(self, experience: Any) -> None:
         """Do nothing: the plugin begins the tasks."""
 
-    def forward(  # type: ignore[override]  # as Avalanche calls it
-        self, x: Tensor, task_labels: Tensor | int
-    ) -> Float[Tensor, "B C"]:
+    def tell(self, labels: Iterable[int], number: int) -> None:
+        """Note the labels of a task.
+
+        Raises:
+            ConfigError: a label that another task has.
+        """
+        for label in labels:
+            if self.numbers.setdefault(int(label), number) != number:
+                raise ConfigError(
+                    expected="a task label of its own for every task",
+                    got=f"label {label} for task {number} and for task {self.numbers[int(label)]}",
+                    remedy="Use AvalancheModel, which infers the task.",
+                )
+
+    def forward(self, x: Tensor, task_labels: Tensor | int | None = None) -> Float[Tensor, "B C"]:
         """Answer inputs whose task labels are given, [B] or one for all.
 
         Raises:
-            StateError: a label that no task had in training.
+            StateError: no labels, or one that no task had in training.
         """
+        if task_labels is None:
+            raise StateError(
+                expected="task labels, which this model is told",
+                got="None",
+                remedy="Make the benchmark with task labels (with_task_labels), or use "
+                "AvalancheModel; LwF with task labels wants a model of Avalanche's own kind.",
+            )
         labels = torch.as_tensor(task_labels).flatten().cpu().expand(len(x)).tolist()
-        if self.prompted.training:
+        if (self.prompted.training and self.running) or not self.prompted.tasks:
             return self._answer(x, None)
         unknown = sorted({*labels} - self.numbers.keys())
         if unknown:

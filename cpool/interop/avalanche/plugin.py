@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from avalanche.training.plugins import SupervisedPlugin
+from avalanche.benchmarks import OnlineCLExperience
+from avalanche.training.plugins import LRSchedulerPlugin, SupervisedPlugin
 from avalanche.training.utils import _at_task_boundary
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cpool.errors import ConfigError, DataError, StateError
 from cpool.interop.avalanche.inputs import raw_inputs
-from cpool.interop.avalanche.model import AvalancheModel, ToldAvalancheModel
+from cpool.interop.avalanche.model import AvalancheModel, Step, ToldAvalancheModel
 from cpool.seeding import derive, seeded
 
 __all__ = ["PromptPoolPlugin"]
@@ -36,9 +37,15 @@ class Competing:
             mine = torch.tensor(prompted.tasks[-1], device=y.device)
             if prompted.mask == "task" and bool(torch.isin(y, mine).all()):
                 competing = mine
-            away = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
-            away[competing] = False
-            logits = logits.masked_fill(away, -torch.inf)
+            if getattr(self.criterion, "weight", None) is None:
+                # Left out, not set to −inf: label smoothing would make that an infinite loss.
+                place = torch.zeros(logits.shape[1], dtype=torch.int64, device=y.device)
+                place[competing] = torch.arange(len(competing), device=y.device)
+                logits, y = logits[:, competing], place[y]
+            else:
+                away = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
+                away[competing] = False
+                logits = logits.masked_fill(away, -torch.inf)
         loss: Tensor = self.criterion(logits, y)
         return loss
 
@@ -58,7 +65,7 @@ class PromptPoolPlugin(SupervisedPlugin):  # type: ignore[misc]  # untyped base
 
     Raises:
         ConfigError: in the first experience: a model that is none, an optimiser of other
-            parameters, or one with several groups for a method whose parts have rates of their own.
+            parameters or with several groups, or a plugin before this one.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -84,8 +91,28 @@ class PromptPoolPlugin(SupervisedPlugin):  # type: ignore[misc]  # untyped base
     def before_training(self, strategy: Any, **_: Any) -> None:
         """Check model and optimiser, and let only those classes compete that shall."""
         model = _model_of(strategy)
-        mine = {id(p) for p in model.parameters()} | {id(model.idle)}
+        mine = {id(p) for p in model.parameters()}
         ours = any(id(p) in mine for g in strategy.optimizer.param_groups for p in g["params"])
+        first = next(p for p in strategy.plugins if isinstance(p, SupervisedPlugin))
+        if first is not self:
+            raise ConfigError(
+                expected="PromptPoolPlugin as the first of the strategy's plugins",
+                got=f"{type(first).__name__} before it",
+                remedy="Others copy or penalise the model when a task has ended: put it in front.",
+            )
+        if len(strategy.optimizer.param_groups) > 1:
+            raise ConfigError(
+                expected="an optimiser with one group, in which what grows finds a place",
+                got=f"{len(strategy.optimizer.param_groups)} groups",
+                remedy="Make it of model.parameters(); rates of a method's parts multiply its own.",
+            )
+        scheduled = any(isinstance(p, LRSchedulerPlugin) for p in strategy.plugins)
+        if model.prompted.rates and scheduled:
+            raise ConfigError(
+                expected=f"no scheduler beside the parts' own rates, {model.prompted.rates}",
+                got="LRSchedulerPlugin",
+                remedy="Use PromptStrategy, whose schedule knows them, or leave it out.",
+            )
         if not ours and strategy.clock.train_exp_counter == 0:
             raise ConfigError(
                 expected="an optimiser made from the parameters of the strategy's model",
@@ -99,15 +126,23 @@ class PromptPoolPlugin(SupervisedPlugin):  # type: ignore[misc]  # untyped base
         """Begin the task: freeze what is old, grow what is new."""
         if not _at_task_boundary(strategy.experience, before=True):
             return
+        online = isinstance(strategy.experience, OnlineCLExperience)
+        if online and not strategy.experience.access_task_boundaries:
+            raise ConfigError(
+                expected="an online stream that tells where a task begins",
+                got="access_task_boundaries=False",
+                remedy="Split it with access_task_boundaries=True, or use "
+                "cpool.task_free.TaskFreeLearner.",
+            )
         model, data = _model_of(strategy), _data_of(strategy)
         prompted = model.prompted
         _check_rows(data)
         number, classes = len(prompted.tasks), _classes_of(strategy, data)
-        if prompted.rates and len(strategy.optimizer.param_groups) > 1:
+        if online and prompted.held_out:
             raise ConfigError(
-                expected=f"an optimiser with one group, to which the rates {prompted.rates} apply",
-                got=f"{len(strategy.optimizer.param_groups)} groups",
-                remedy="Make it of model.parameters(); the plugin multiplies its rate.",
+                expected="whole tasks, of which the method keeps a part to judge on",
+                got="an online stream",
+                remedy="Train whole experiences, or choose a method without such a judgement.",
             )
         fit, self._held = self._split(data, prompted.held_out, number)
         self._fit = fit
@@ -120,10 +155,10 @@ class PromptPoolPlugin(SupervisedPlugin):  # type: ignore[misc]  # untyped base
             if prompted.needs_raw:
                 x, y = _whole(fit)
                 prompted.study(raw_inputs(x), y.numpy().astype(np.int64))
+        model.running = True
         model.width = max(model.width, max(classes) + 1)
         if isinstance(model, ToldAvalancheModel):
-            for label in _labels_of(data):
-                model.numbers[label] = number
+            model.tell(_labels_of(strategy.experience, data), number)
 
     def after_train_dataset_adaptation(self, strategy: Any, **_: Any) -> None:
         """Keep from training what the method judges the result on."""
@@ -171,8 +206,19 @@ class PromptPoolPlugin(SupervisedPlugin):  # type: ignore[misc]  # untyped base
     def before_backward(self, strategy: Any, **_: Any) -> None:
         """Add the losses of policies and rules."""
         model = _model_of(strategy)
-        if model.step.output is None:
-            return
+        if not torch.isfinite(strategy.loss).all():
+            raise DataError(
+                expected="a finite loss",
+                got=f"{float(strategy.loss.detach())}",
+                remedy="Lower the rate. A method with a head for each task cannot learn replayed "
+                "classes: use it with Naive.",
+            )
+        if model.step.logits is not strategy.mb_output:
+            raise ConfigError(
+                expected="a strategy that runs its model once a step, and keeps what it answers",
+                got=f"{type(strategy).__name__}, whose output is of another pass",
+                remedy="Use Naive or another strategy of the table in the docs.",
+            )
         loss = strategy._criterion(strategy.mb_output, strategy.mb_y)
         with self._draws():
             extra = model.extra_loss(strategy.mb_y, loss)
@@ -199,7 +245,7 @@ class PromptPoolPlugin(SupervisedPlugin):  # type: ignore[misc]  # untyped base
         rows = _Rows(strategy, model, data, derive(self.seed, "end", index))
         with self._draws():
             prompted.end_task(rows if prompted.needs_end else ())
-        model.step.batch = model.step.output = None
+        model.step, model.running = Step(), False
 
     def after_training(self, strategy: Any, **_: Any) -> None:
         """Give the strategy its own criterion back."""
@@ -273,9 +319,10 @@ def _classes_of(strategy: Any, data: Any) -> list[int]:
     return sorted(int(c) for c in data.targets.uniques)
 
 
-def _labels_of(data: Any) -> list[int]:
+def _labels_of(experience: Any, data: Any) -> list[int]:
+    origin = getattr(experience, "origin_experience", experience)
     labels = getattr(data, "targets_task_labels", None)
-    if labels is None:
+    if labels is None or not hasattr(origin, "task_labels"):
         raise DataError(
             expected="a benchmark with task labels",
             got="none",

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import torch
 from avalanche.benchmarks import OnlineCLExperience
+from avalanche.training.plugins import SupervisedPlugin
 from avalanche.training.plugins.evaluation import default_evaluator
 from avalanche.training.templates import SupervisedTemplate
 from torch.utils.data import DataLoader
@@ -28,6 +29,7 @@ STEPS = (
     "after_update",
     "after_training_iteration",
 )
+BASE = {step: getattr(SupervisedPlugin, step, None) for step in STEPS}
 
 
 class PromptStrategy(SupervisedTemplate):  # type: ignore[misc]  # untyped base
@@ -62,7 +64,7 @@ class PromptStrategy(SupervisedTemplate):  # type: ignore[misc]  # untyped base
         eval_every: Literal[-1, 0] = -1,
     ) -> None:
         for plugin in plugins or ():
-            used = [step for step in STEPS if step in vars(type(plugin))]
+            used = [s for s in STEPS if getattr(type(plugin), s, None) is not BASE.get(s)]
             if used:
                 raise ConfigError(
                     expected="plugins that look at experiences",
@@ -73,9 +75,10 @@ class PromptStrategy(SupervisedTemplate):  # type: ignore[misc]  # untyped base
             raise ConfigError(
                 expected="a new learner",
                 got=f"one that has learned {len(learner.done)} tasks",
-                remedy="Make a new Learner, and resume it from a checkpoint after this.",
+                remedy="Make a new Learner; a strategy resumes by Avalanche's own checkpoints.",
             )
         model = (ToldAvalancheModel if told else AvalancheModel)(learner.model)
+        learner.model.mask = learner.train.mask
         self.learner = learner
         if class_names is not None:
             learner.model.name_classes(class_names)
@@ -90,6 +93,11 @@ class PromptStrategy(SupervisedTemplate):  # type: ignore[misc]  # untyped base
             eval_every=eval_every,
         )
 
+    def make_train_dataloader(self, **kwargs: Any) -> None:
+        """Make one as ever, to see whether a plugin puts another in its place."""
+        super().make_train_dataloader(**kwargs)
+        self._made = self.dataloader
+
     def make_optimizer(self, **_: Any) -> None:
         """Do nothing: the learner makes one for each task."""
 
@@ -100,6 +108,12 @@ class PromptStrategy(SupervisedTemplate):  # type: ignore[misc]  # untyped base
                 got="one of an online stream",
                 remedy="Use PromptPoolPlugin on Naive with access_task_boundaries=True.",
             )
+        if self.dataloader is not self._made:
+            raise ConfigError(
+                expected="plugins that look at experiences",
+                got="one that replaces the batches of training, such as replay",
+                remedy="Use it with PromptPoolPlugin on Naive.",
+            )
         data = experience.dataset.train()
         x, y, *_ = next(iter(DataLoader(data, batch_size=len(data))))
         number = len(self.learner.done)
@@ -108,8 +122,7 @@ class PromptStrategy(SupervisedTemplate):  # type: ignore[misc]  # untyped base
         model = self.model
         model.width = max(model.width, *(c + 1 for c in self.learner.classes))
         if isinstance(model, ToldAvalancheModel):
-            for label in data.targets_task_labels.uniques:
-                model.numbers[int(label)] = number
+            model.tell(data.targets_task_labels.uniques, number)
 
     def _before_eval_exp(self, **kwargs: Any) -> None:
         super()._before_eval_exp(**kwargs)

@@ -34,26 +34,35 @@ def as_benchmark(stream: Stream) -> Any:
         DataError: inputs that are no one tensor.
     """
     told = stream.scenario == "task"
+    splits = [part for task in stream for part in (task.train, task.test, task.validation)]
+    width = max(_bytes(part.x) for part in splits)  # one for all, since strategies mix tasks
     parts: dict[str, list[Any]] = {"train": [], "test": [], "valid": []}
     for task in stream:
         for name, part in zip(parts, (task.train, task.test, task.validation), strict=True):
             if len(part):
-                parts[name].append(_dataset(part, task.index if told else 0))
+                parts[name].append(_dataset(part, task.index if told else 0, width))
     kept = {name: sets for name, sets in parts.items() if len(sets) == len(stream)}
     made = with_classes_timeline(benchmark_from_datasets(**kept))
     return with_task_labels(made) if told else made
 
 
-def _dataset(part: Examples, label: int) -> Any:
+def _dataset(part: Examples, label: int, width: int) -> Any:
     y = torch.from_numpy(part.y.copy())
-    return tensors(_tensor(part.x), y, task_labels=[label] * len(y), targets=part.y.tolist())
+    return tensors(_tensor(part.x, width), y, task_labels=[label] * len(y), targets=part.y.tolist())
 
 
-def _tensor(x: Any) -> Shaped[Tensor, "n *shape"]:
+def _bytes(x: Any) -> int:
+    """Return how many bytes the longest text has; 1 for anything else."""
+    if isinstance(x, np.ndarray) or not len(x) or not isinstance(x[0], str):
+        return 1
+    return encoded(list(x)).shape[1]
+
+
+def _tensor(x: Any, width: int) -> Shaped[Tensor, "n *shape"]:
     if isinstance(x, np.ndarray) and x.ndim in (3, 4):
         return torch.from_numpy(np.ascontiguousarray(x))
     if len(x) and isinstance(x[0], str):
-        return encoded(list(x))
+        return encoded(list(x), width)
     raise DataError(
         expected="images of one size in one array, or texts",
         got=f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__,
@@ -67,7 +76,8 @@ def as_stream(
     """Return a benchmark's "train" and "test" streams as one of cpool.
 
     The scenario is "domain" where all experiences have the same classes, "task" where each has a
-    task label of its own, else "class". Data are read once, with the transforms of the evaluation.
+    task label of its own, else "class". Where all test data are one experience (`ni_benchmark`), a
+    task has those of its classes. Data are read once, with the transforms of the evaluation.
 
     Args:
         benchmark: images as tensors, or as `as_benchmark` makes them; classes 0 to C − 1.
@@ -80,15 +90,18 @@ def as_stream(
     """
     streams = [list(benchmark.train_stream), list(benchmark.test_stream)]
     sizes = [len(one) for one in streams]
-    if sizes[0] != sizes[1]:
+    if sizes[1] not in (1, sizes[0]):
         raise DataError(
-            expected=f"a test experience for each of {sizes[0]} training experiences",
+            expected=f"one test experience, or one for each of {sizes[0]} training experiences",
             got=f"{sizes[1]}",
             remedy="Split the test data as the training data are split.",
         )
     read = [[_read(one.dataset) for one in part] for part in streams]
+    if sizes[1] != sizes[0]:
+        read[1] = [_of_classes(*read[1][0], y) for _, y in read[0]]
     labels = [_task_labels(one.dataset) for one in streams[0]]
     (x, y), (x_test, y_test) = ((_joined([r[0] for r in p]), _ys(p)) for p in read)
+    x, x_test = _whole(x, x_test)
     source = read_source(x, y, x_test, y_test, class_names)
     tasks, start = [], [0, 0]
     for index in range(sizes[0]):
@@ -126,15 +139,28 @@ def _read(data: Any) -> tuple[Any, np.ndarray]:
     return _joined(inputs), np.concatenate(targets).astype(np.int64)
 
 
+def _of_classes(x: Any, y: np.ndarray, wanted: np.ndarray) -> tuple[Any, np.ndarray]:
+    rows = np.flatnonzero(np.isin(y, wanted))
+    return [x[i] for i in rows] if isinstance(x, list) else x[rows], y[rows]
+
+
 def _joined(parts: Sequence[Any]) -> Any:
     if isinstance(parts[0], list):
         return [text for part in parts for text in part]
-    whole = np.concatenate(parts)
-    if whole.dtype == np.uint8:
-        return whole
-    # What ToTensor made of bytes becomes bytes again, which processors resize as they always do.
-    scaled = whole * 255
-    return scaled.round().astype(np.uint8) if np.allclose(scaled, scaled.round()) else whole
+    return np.concatenate(parts)
+
+
+def _whole(*parts: Any) -> list[Any]:
+    """Return images as bytes where all are what ToTensor makes of bytes; else as they are.
+
+    Processors resize bytes as they always do.
+    """
+    for x in parts:
+        if not isinstance(x, np.ndarray) or x.dtype == np.uint8 or x.min() < 0 or x.max() > 1:
+            return list(parts)
+        if not np.allclose(x * 255, (x * 255).round(), atol=1e-3):
+            return list(parts)
+    return [(x * 255).round().astype(np.uint8) for x in parts]
 
 
 def _ys(part: Sequence[tuple[Any, np.ndarray]]) -> np.ndarray:

@@ -9,14 +9,14 @@ import pytest
 import torch
 from avalanche.benchmarks import benchmark_from_datasets, nc_benchmark, ni_benchmark
 from avalanche.benchmarks.scenarios.online import split_online_stream
-from avalanche.benchmarks.utils import as_classification_dataset
+from avalanche.benchmarks.utils import as_classification_dataset, concat_datasets
 from avalanche.evaluation.metrics import accuracy_metrics, bwt_metrics, forgetting_metrics
 from avalanche.logging import CSVLogger, InteractiveLogger, TensorboardLogger, TextLogger
 from avalanche.training.plugins import EvaluationPlugin, LwFPlugin, ReplayPlugin
 from avalanche.training.supervised import Naive
 from torch.utils.data import TensorDataset
 
-from cpool.errors import ConfigError, DataError, MissingDependencyError, StateError
+from cpool.errors import ConfigError, DataError, MissingDependencyError
 from cpool.interop.avalanche import (
     AvalancheModel,
     MatrixMetrics,
@@ -26,11 +26,12 @@ from cpool.interop.avalanche import (
     as_stream,
 )
 from cpool.interop.avalanche.inputs import decoded, encoded, raw_inputs
+from cpool.learner import Learner
 from cpool.metrics import variants
 from cpool.streams import domain_incremental
 from tests import tiny
 from tests.common.tasks import build, stream
-from tests.interop.strategies.runs import benchmark, naive, prompted, strategy_of
+from tests.interop.strategies.runs import benchmark, naive, own, prompted, strategy_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -81,9 +82,8 @@ def test_benchmarks_of_its_own_train_a_pool(labels):
         strategy.train(experience)
     results = strategy.eval(made.test_stream)
     matrix = strategy.evaluator.metrics[0].matrix
-    assert (
-        not np.isnan(matrix.values[2]).any() and results["cpool/average_accuracy/test_stream"] >= 0
-    )
+    average = results["cpool/average_accuracy/test_stream"]
+    assert average == pytest.approx(matrix.values[2].mean())
 
 
 def test_new_instances_of_old_classes_are_domains():
@@ -92,7 +92,26 @@ def test_new_instances_of_old_classes_are_domains():
     for experience in made.train_stream:
         strategy.train(experience)
     assert len(strategy.model.prompted.tasks) == 2
-    strategy.eval(made.test_stream)
+    strategy.eval(made.test_stream)  # one experience, of all test data
+    learner, one = own("ncm", "vit"), as_stream(made)
+    assert one.scenario == "domain" and [len(task.test) for task in one] == [24, 24]
+    for task in one:
+        learner.fit_task(task)
+    again, turned = naive("ncm", "vit"), as_benchmark(one)
+    for experience in turned.train_stream:
+        again.train(experience)
+    again.eval(turned.test_stream)
+    got = again.evaluator.metrics[0].matrix.values[1]
+    assert learner.evaluate(one) == pytest.approx([*got]) and got[0] == got[1]
+
+
+def test_one_test_experience_is_shared_out_by_classes():
+    made = benchmark("vit")
+    joined = concat_datasets([e.dataset for e in made.test_stream])
+    whole = benchmark_from_datasets(train=[e.dataset for e in made.train_stream], test=[joined])
+    for task, wanted in zip(as_stream(whole), as_stream(made), strict=True):
+        assert np.array_equal(task.test.x, wanted.test.x)
+        assert np.array_equal(task.test.y, wanted.test.y)
 
 
 def test_an_online_stream_begins_and_ends_tasks_at_its_boundaries():
@@ -104,6 +123,12 @@ def test_an_online_stream_begins_and_ends_tasks_at_its_boundaries():
     model = strategy.model.prompted
     assert len(model.tasks) == 3
     assert [len(b) for b in next(iter(model.prompter)).pool.blocks] == [2, 2, 2]
+    for _ in range(2):  # a second evaluation writes the same row again
+        strategy.eval(made.test_stream)
+    assert strategy.evaluator.metrics[0].matrix.values.shape == (3, 3)
+    blurred = split_online_stream(made.train_stream, experience_size=4)
+    with pytest.raises(ConfigError, match="where a task begins"):
+        naive("l2p_growing", "vit").train(next(iter(blurred)))
 
 
 def test_values_of_avalanche_are_those_of_the_same_matrix(tmp_path):
@@ -146,6 +171,22 @@ def test_values_of_avalanche_are_those_of_the_same_matrix(tmp_path):
     assert list((tmp_path / "board").glob("*tfevents*"))
 
 
+def test_metrics_are_of_the_order_of_learning():
+    made, turned, straight = benchmark("vit"), naive("ncm", "vit"), naive("ncm", "vit")
+    learner, order = own("ncm", "vit"), [2, 0, 1]
+    for number in order:
+        turned.train(made.train_stream[number])
+        turned.eval([made.test_stream[n] for n in order])
+        straight.train(made.train_stream[number])
+        straight.eval(made.test_stream)
+        learner.fit_task(stream("vit")[number].train)
+    one, other = (s.evaluator.metrics[0].matrix.values for s in (turned, straight))
+    assert np.array_equal(one, other)
+    wanted = learner.evaluate([stream("vit")[n] for n in order])
+    np.testing.assert_allclose(one[2], wanted, atol=1e-9)
+    assert len({*wanted}) > 1 and (np.triu(one, 1) == 0).all()
+
+
 @pytest.mark.parametrize("row", ["l2p", "hide_prompt", "prompt_ridge", "der", "few_shot"])
 def test_the_strategy_is_the_learner(row):
     kind = "llama" if row == "few_shot" else "vit"
@@ -174,9 +215,25 @@ def test_plugins_of_steps_and_used_learners_are_refused_by_the_strategy():
     strategy = PromptStrategy(
         learner=build("ncm", "vit"), plugins=[ReplayPlugin(9)], evaluator=evaluator
     )
-    online = split_online_stream(benchmark("vit").train_stream, experience_size=4)
+    made = benchmark("vit")
+    online = split_online_stream(made.train_stream, experience_size=4)
     with pytest.raises(ConfigError, match="whole tasks"):
         strategy.train(next(iter(online)))
+    strategy.train(made.train_stream[0])  # no memory yet, and its own batches
+    with pytest.raises(ConfigError, match="such as replay"):
+        strategy.train(made.train_stream[1])
+
+    class Mine(LwFPlugin):
+        """Inherits its hooks."""
+
+    with pytest.raises(ConfigError, match="Mine, which has"):
+        PromptStrategy(learner=build("l2p", "vit"), plugins=[Mine()])
+
+
+def test_the_mask_of_the_learner_is_kept():
+    learner = Learner(prompted("linear_head", "vit"), mask="seen", quiet=True)
+    strategy = PromptStrategy(learner=learner)
+    assert strategy.model.prompted.mask == "seen"
 
 
 class Plain(torch.utils.data.Dataset):
@@ -217,7 +274,7 @@ def test_what_does_not_fit_is_refused_with_a_remedy():
         train=[e.dataset for e in uneven.train_stream],
         test=[e.dataset for e in uneven.test_stream[:2]],
     )
-    with pytest.raises(DataError, match="a test experience for each"):
+    with pytest.raises(DataError, match="or one for each of 3"):
         as_stream(fewer)
 
 
@@ -233,8 +290,9 @@ def test_tensors_become_what_a_processor_reads():
     pixels = AvalancheModel(prompted("ncm", "vit"), inputs="pixels")
     with pytest.raises(DataError, match="pixel values"):
         pixels.batch(torch.zeros(2, 8, 8, dtype=torch.uint8))
-    with pytest.raises(StateError):
-        AvalancheModel(prompted("ncm", "vit"))(torch.rand(2, 3, 8, 8))
+    assert encoded(["a"], 4).tolist() == [[97, 0, 0, 0]]
+    with pytest.raises(DataError, match="one tensor"):
+        raw_inputs(encoded(["ab"]), texts=False)
 
 
 def test_without_avalanche_the_error_names_what_to_install(monkeypatch):
