@@ -115,10 +115,11 @@ def test_soft_attention_agrees_with_coda(golden):
         assert torch.allclose(chosen.weight, file["alpha"][layer], atol=1e-5)
         penalties = file["ortho_penalty_KAP"][layer]
         assert float(chosen.loss.detach()) == pytest.approx(
-            0.1 * float(penalties[:2].sum()), abs=1e-5
+            0.1 * float(penalties[:2].sum()), rel=1e-5, abs=1e-5
         )
         values = file[f"P.{layer}"][:6].flatten(1)
-        assert float(orthogonality(values)) == pytest.approx(float(penalties[2]), abs=1e-5)
+        # float32 sums of this size differ between CPUs by more than 1e-5
+        assert float(orthogonality(values)) == pytest.approx(float(penalties[2]), rel=1e-5)
 
 
 def test_nearest_centroid_agrees_with_s_prompts(golden):
