@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cpool.errors import PoolError
 from cpool.initialisers import Initialiser
-from cpool.policies import GaussianRouter, Policy, evict
+from cpool.policies import DomainRouter, GaussianRouter, Policy, evict
 from cpool.policies.eviction import How
 from cpool.policies.soft_attention import orthogonality
 from cpool.policies.top_k import TopK
@@ -190,6 +190,87 @@ class Branch(nn.Module):
         parent = len(self.pool) - 1 if later else None
         self.pool.grow(n, init, task=task, parent=parent)
         self.policy.grow(n, task)
+
+    @property
+    def lasting(self) -> bool:
+        """Whether slots of the first tasks are those of all later ones."""
+        return self.sessions is not None or isinstance(self.policy, DomainRouter)
+
+    def _check_apart(self) -> None:
+        """Refuse slots that tasks share, or that start from or make room among those of others."""
+        why = ""
+        if self.start:
+            why = "whose slots all tasks train"
+        elif self.init_next is not None or self.nearest:
+            why = "whose slots start from those of earlier tasks"
+        elif self.capacity is not None:
+            why = "in which tasks take each other's room"
+        elif self.penalty:
+            why = "whose slots are kept apart from those of earlier tasks"
+        if why:
+            raise PoolError(
+                expected="prompts that each task trains for itself",
+                got=f"the branch {self.name!r}, {why}",
+                remedy="Learn the tasks in sequence instead, with those that shall be known.",
+            )
+
+    def clear(self) -> None:
+        """Know no task any more; slots that are for all tasks stay, and no more are grown."""
+        if self.lasting:
+            self.growing = False
+            if isinstance(self.policy, DomainRouter):
+                self.policy.clear()
+            return
+        self._check_apart()
+        self.pool.clear()
+        self.policy.clear()
+
+    def join(self, other: "Branch", tasks: int) -> None:
+        """Take over what another branch has learned, as tasks that come after one's own.
+
+        Args:
+            other: built alike.
+            tasks: how many tasks come before those of `other`.
+
+        Raises:
+            PoolError: slots that tasks share, or other slots where they are for all tasks.
+        """
+        if not self.lasting:
+            self._check_apart()
+            self.pool.join(other.pool, tasks)
+            self.policy.join(other.policy, tasks)
+            return
+        mine, others = (b.pool.values() if len(b.pool) else None for b in (self, other))
+        same = (
+            mine is not None
+            and others is not None
+            and mine.shape == others.shape
+            and bool(torch.equal(mine, others.to(mine)))
+            and self.policy.bare == other.policy.bare
+        )
+        if not same:
+            raise PoolError(
+                expected="the same prompts, since those of the first tasks are those of all",
+                got=f"other prompts in the branch {self.name!r}",
+                remedy="Let both start from one model: branch_off(model).",
+            )
+        if isinstance(self.policy, DomainRouter):
+            self.policy.join(other.policy, tasks)
+
+    def forget(self, task: int) -> list[str]:
+        """Take the slots of a task out, and return their names.
+
+        Raises:
+            PoolError: slots that tasks share.
+        """
+        if self.lasting:
+            if isinstance(self.policy, DomainRouter):
+                self.policy.forget(task)
+            return []
+        self._check_apart()
+        gone = self.pool.forget(task)
+        self.policy.forget(task)
+        return gone
 
     @property
     def needs_start(self) -> bool:

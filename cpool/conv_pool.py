@@ -1,7 +1,7 @@
 """ConvPool: prompts that small kernels generate from one shared embedding by convolution."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -35,6 +35,8 @@ class ConvPool(PromptPool):
     >>> pool.grow(5, task=0), pool.values().shape, pool.blocks[0].shape
     (range(0, 5), torch.Size([5, 2, 3, 8]), torch.Size([5, 2, 2, 10]))
     """
+
+    apart: ClassVar[bool] = False  # E is everybody's
 
     def __init__(
         self,

@@ -102,6 +102,17 @@ class HardPool(PromptPool):
         super().recombine(plan)
         self._kept = [all(owner[next(iter(parts))] for parts in block) for block in plan]
 
+    def clear(self) -> None:
+        """Become a pool without slots."""
+        super().clear()
+        self._kept = []
+
+    def join(self, other: PromptPool, tasks: int) -> None:
+        """Take over the slots of another pool, whose blocks are frozen."""
+        assert isinstance(other, HardPool)
+        super().join(other, tasks)
+        self._kept += [True] * len(other.blocks)
+
     def layout(self) -> dict[str, Any]:
         """Return what is needed, beside the tensors, to make this pool again (JSON)."""
         return {**super().layout(), "words": list(self._kept)}

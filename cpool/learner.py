@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from cpool.data import PreparedCache, as_examples
 from cpool.demands import check_same, check_told, check_trainable
 from cpool.device import make_accelerator
 from cpool.errors import CheckpointError, DataError, StateError
+from cpool.exact import forget
 from cpool.feed import Feed
 from cpool.meter import TrainedCount
 from cpool.metrics import AccuracyMatrix
@@ -55,6 +57,9 @@ class Learner:
         device: "cpu", "cuda", …; what accelerate finds by default.
         precision: "no" or "bf16" mixed precision.
         quiet: show no progress; without a terminal there is none anyway.
+        first: the number of its first task in the whole stream, for a learner of a part of it: a
+            task draws the same random numbers wherever it is learned, so that models of parts
+            merge into that of the whole (`cpool.exact.merge`).
         **changes: single training settings, such as `lr=0.01`.
 
     Example:
@@ -80,6 +85,7 @@ class Learner:
         precision: str = "no",
         quiet: bool = False,
         progress: Progress | None = None,
+        first: int = 0,
         **changes: Any,
     ) -> None:
         base = train or (model.method.settings if model.method else TrainSettings())
@@ -95,6 +101,9 @@ class Learner:
         self.matrix: AccuracyMatrix | None = None
         # A model may come with tasks: merged, or after one was forgotten.
         self.done: list[str] = [f"task {i}" for i in range(len(model.tasks))]
+        # Of each learned task, and of the next one, in the whole stream.
+        self.numbers = [first + i for i in range(len(model.tasks))]
+        self.next_number = first + len(model.tasks)
         self.train_seconds = 0.0
         self.predict_seconds: float | None = None
         self.usage: dict[str, list[list[int]]] = {}
@@ -122,9 +131,9 @@ class Learner:
             StateError: the task was learned before.
         """
         examples, name = self._training_data(data, name)
-        index = len(self.done)
+        index, number = len(self.done), self.next_number
         started = time.perf_counter()
-        with seeded(self.seed, "task", index), Truncations().once():
+        with seeded(self.seed, "task", number), Truncations().once():
             fit, held = self._begin(data, examples, name)
             trains = next(self.model.parameters(), None) is not None
             if trains:
@@ -132,13 +141,15 @@ class Learner:
             if held is not None:
                 seen, unseen = (self.feed.loader(e, fixed=False, whole=True) for e in (fit, held))
                 self.model.judge(seen, unseen)
-            last = derive(self.seed, "end", index)
+            last = derive(self.seed, "end", number)
             self.model.end_task(
                 self.feed.loader(examples, task=index, shuffle=True, seed=last, whole=True)
                 if self.model.needs_end
                 else ()
             )
         self.done.append(name)
+        self.numbers.append(number)
+        self.next_number = number + 1
         self.feed.refresh()
         self.train_seconds += time.perf_counter() - started
 
@@ -154,7 +165,7 @@ class Learner:
             DataError, StateError: as `fit_task`.
         """
         examples, name = self._training_data(data, name)
-        with seeded(self.seed, "task", len(self.done)), Truncations().once():
+        with seeded(self.seed, "task", self.next_number), Truncations().once():
             fit, _ = self._begin(data, examples, name)
         return self._batches(fit)
 
@@ -171,7 +182,7 @@ class Learner:
                 remedy="Load the checkpoint from before it; half a task cannot be gone on with.",
             )
         check_trainable(self.model, self.train, classes, name, index)
-        self.model.begin_task(classes, batches=_Later(self, examples, index))
+        self.model.begin_task(classes, batches=_Later(self, examples))
         self.model.to(self.device)
         if self.model.needs_raw:
             self.model.study(examples.x, examples.y)
@@ -182,28 +193,28 @@ class Learner:
                 got=f"nothing in {name!r}: all of it was frozen by earlier tasks",
                 remedy="Set freeze_old=False where the same classes come again.",
             )
-        return self._split(examples, index)
+        return self._split(examples)
 
     def _batches(self, examples: Examples) -> DataLoader[Any]:
         index = len(self.done)
-        seed = derive(self.seed, "order", index)
+        seed = derive(self.seed, "order", self.next_number)
         return self.feed.loader(examples, task=index, shuffle=True, seed=seed, training=True)
 
     def _training_data(
         self, data: Task | Examples | tuple[Any, Any], name: str | None
     ) -> tuple[Examples, str]:
-        index = len(self.done)
+        number = self.next_number
         if isinstance(data, Task):
             examples, name = data.train, name or data.name
-            if data.index != index:
+            if data.index != number:
                 raise StateError(
-                    expected=f"task {index}, the next one to learn",
+                    expected=f"task {number}, the next one to learn",
                     got=f"task {data.index} ({data.name})"
-                    + (", which was learned before" if data.index < index else ""),
+                    + (", which was learned before" if data.index in self.numbers else ""),
                     remedy="Tasks are learned once and in order; load a checkpoint to go back.",
                 )
         else:
-            examples, name = as_examples(data), name or f"task {index}"
+            examples, name = as_examples(data), name or f"task {number}"
         if not len(examples):
             raise DataError(
                 expected="at least one training sample", got="none", remedy="Pass some data."
@@ -218,12 +229,12 @@ class Learner:
             self.model, loader, self.train, self.accelerator, index, self.progress, label
         )
 
-    def _split(self, examples: Examples, index: int) -> tuple[Examples, Examples | None]:
+    def _split(self, examples: Examples) -> tuple[Examples, Examples | None]:
         """Return what to train on, and what the model judges the result on, if it wants to."""
         share = self.model.held_out
         if not share:
             return examples, None
-        rng = np.random.default_rng(derive(self.seed, "held", index))
+        rng = np.random.default_rng(derive(self.seed, "held", self.next_number))
         order = rng.permutation(len(examples))
         cut = len(examples) - max(1, round(share * len(examples)))
         kept = examples.take(np.sort(order[: max(1, cut)]))
@@ -274,8 +285,49 @@ class Learner:
         """
         told = getattr(tasks, "scenario", "class") == "task" if told is None else told
         self._need_task()
-        accuracies, self.usage = self.predictor.accuracies(tasks[:], told=told, cached=cached)
+        some = [task if not told else self._mine(task) for task in tasks[:]]
+        accuracies, self.usage = self.predictor.accuracies(some, told=told, cached=cached)
         return accuracies
+
+    def _mine(self, task: Task) -> Task:
+        """Return a task of the stream with the number that it has in this model."""
+        joint = self.model.method is not None and self.model.method.joint
+        if joint or task.index not in self.numbers:
+            return task  # told its classes, or refused by the model as one that it does not know
+        return replace(task, index=self.numbers.index(task.index))
+
+    # Forgetting on purpose
+
+    def forget(self, task: int | str) -> None:
+        """Become the learner that never saw a task; see `cpool.exact.forget`.
+
+        Kept features and prepared inputs are dropped, and so is the matrix, which was measured
+        with the task. Saving to the folder of an older checkpoint removes the files of the task
+        there, and the manifest says what was removed when.
+
+        Args:
+            task: its name, or its place among the tasks learned.
+
+        Raises:
+            StateError, PoolError: no such task, or one that cannot be taken out exactly.
+        """
+        place = self.done.index(task) if isinstance(task, str) and task in self.done else task
+        if isinstance(place, str):
+            raise StateError(
+                expected=f"a task that was learned: {', '.join(self.done)}",
+                got=repr(task),
+                remedy="Name one of them.",
+            )
+        self.model = forget(self.model, place)
+        self.feed.cache.clear()
+        # Prepared inputs may be shared, so that those who go on using them keep theirs.
+        self.feed = Feed(self.model, self.train.batch_size, self.feed.cache)
+        self.predictor = Predictor(self.feed, self.accelerator.autocast)
+        total = self.trained.total
+        self.trained = TrainedCount(self.model)
+        self.trained.total = total  # it was trained, and cost what it cost
+        del self.done[place], self.numbers[place]
+        self.matrix, self.stream, self.usage = None, None, {}
 
     # The whole stream
 
@@ -309,6 +361,12 @@ class Learner:
                     remedy="Pass resume=True to go on with it, or choose another folder.",
                 )
             self.resume(folder)
+        if self.numbers != list(range(len(self.done))) or self.next_number != len(self.done):
+            raise StateError(
+                expected="a learner of the whole stream, from its first task",
+                got=f"one of tasks {self.numbers} that goes on with {self.next_number}",
+                remedy="Call fit_task and evaluate for each task of a part of a stream.",
+            )
         if self.matrix is None:
             self.matrix = AccuracyMatrix(len(stream))
         self.stream = check_same(self.stream, stream)
@@ -361,6 +419,8 @@ class Learner:
             "learner": {
                 "seed": self.seed,
                 "done": self.done,
+                "numbers": self.numbers,
+                "next": self.next_number,
                 "matrix": None if self.matrix is None else self.matrix.to_json(),
                 "train_seconds": self.train_seconds,
                 "predict_seconds": self.predict_seconds,
@@ -390,6 +450,9 @@ class Learner:
         load_state(self.model, folder)
         self.model.to(self.device)
         self.done, self.usage = list(state["done"]), state["usage"]
+        # Checkpoints from before there were parts of streams have neither.
+        self.numbers = list(state.get("numbers", range(len(self.done))))
+        self.next_number = state.get("next", len(self.done))
         self.losses, self.stream = state["losses"], state["stream"]
         self.trained = TrainedCount(self.model, state.get("trained"))
         self.train_seconds, self.predict_seconds = state["train_seconds"], state["predict_seconds"]
@@ -422,11 +485,11 @@ class Learner:
 class _Later:
     """A task's training data at its start, made when it is read; without what is held out."""
 
-    def __init__(self, learner: Learner, examples: Examples, index: int) -> None:
-        self.learner, self.examples, self.index = learner, examples, index
+    def __init__(self, learner: Learner, examples: Examples) -> None:
+        self.learner, self.examples = learner, examples
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         learner = self.learner
-        part, _ = learner._split(self.examples, self.index)
-        seed = derive(learner.seed, "start", self.index)
+        part, _ = learner._split(self.examples)
+        seed = derive(learner.seed, "start", learner.next_number)
         yield from learner.feed.loader(part, shuffle=True, seed=seed, fixed=False, whole=True)

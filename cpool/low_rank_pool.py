@@ -42,6 +42,7 @@ class LowRankPool(PromptPool):
     """
 
     combines: ClassVar[bool] = False  # a sum of factors would not be the sum of their prompts
+    apart: ClassVar[bool] = False  # P* is everybody's
 
     def __init__(
         self,

@@ -60,6 +60,7 @@ class PromptedModel(PromptedNetwork):
         self.rules = nn.ModuleList(rules)
         self.rates = dict(rates or {})
         self.method: Any = None
+        self.removed: list[dict[str, Any]] = []  # what was forgotten, and when (JSON values)
 
     @property
     def needs_start(self) -> bool:
@@ -281,6 +282,7 @@ class PromptedModel(PromptedNetwork):
             "head": self.head.layout(),
             "branches": branches,
             "rules": [rule.layout() for rule in self.each_rule()],
+            **({"removed": self.removed} if self.removed else {}),
         }
 
     def restore(self, layout: Mapping[str, Any]) -> None:
@@ -297,4 +299,5 @@ class PromptedModel(PromptedNetwork):
                 branch.sources = list(part.get("sources", ()))
         for rule, part in zip(self.each_rule(), layout.get("rules", []), strict=True):
             rule.restore(part)
+        self.removed = [dict(record) for record in layout.get("removed", ())]
         self.eval()

@@ -1,5 +1,7 @@
 """MomentumPool: a slot is its own prompt with a little of the mean of all older ones in it."""
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -29,6 +31,8 @@ class MomentumPool(PromptPool):
     >>> pool.values().flatten().tolist()  # 0 + 4/4; then 3/4 · 2 + 1/4 · (4 + 1)/2
     [4.0, 1.0, 2.125]
     """
+
+    apart: ClassVar[bool] = False  # a slot has older ones in it
 
     def __init__(
         self,

@@ -68,6 +68,8 @@ class PromptPool(nn.Module):
     # Whether a sum of slots is a slot (eviction may join some), and a slot may start as another.
     combines: ClassVar[bool] = True
     copies: ClassVar[bool] = True
+    # Whether the slots of a task are all that it has trained here, and nothing else moves them.
+    apart: ClassVar[bool] = True
 
     def __init__(
         self, sites: int, length: int, width: int, init: Initialiser | None = None
@@ -285,6 +287,87 @@ class PromptPool(nn.Module):
         self.blocks = rebuild(self.blocks, plan)
         self._starts = starts_of(len(block) for block in plan)
 
+    def clear(self) -> None:
+        """Become a pool without slots."""
+        self.blocks = nn.ParameterList()
+        self._slots, self._starts, self._next = [], [], 0
+        self.trained_steps, self.enabled = self.trained_steps[:0].clone(), self.enabled[:0].clone()
+
+    def join(self, other: "PromptPool", tasks: int) -> None:
+        """Take over the slots of another pool, frozen, after one's own.
+
+        Args:
+            other: of the same shape.
+            tasks: how many tasks come before those of `other`.
+
+        Raises:
+            PoolError: another shape, or a pool in which tasks share more than slots.
+        """
+        self._check_apart()
+        shapes = [(pool.sites, pool.length, pool.width) for pool in (self, other)]
+        if shapes[0] != shapes[1]:
+            raise PoolError(
+                expected=f"slots of {shapes[0]} (sites, tokens, width)",
+                got=f"{shapes[1]}",
+                remedy="Join pools that were built alike.",
+            )
+        first = self._next
+
+        def moved(slot: Slot) -> Slot:
+            task = None if slot.task is None else slot.task + tasks
+            return replace(
+                slot,
+                id=slot.id + first,
+                name=_renamed(slot, task),
+                task=task,
+                parent=None if slot.parent is None else slot.parent + first,
+                parents=tuple(parent + first for parent in slot.parents),
+            )
+
+        device, dtype = self._device_and_dtype()
+        start = len(self._slots)
+        for block, place in zip(block_list(other.blocks), other._starts, strict=True):
+            values = block.detach().to(device=device, dtype=dtype, copy=True)
+            self.blocks.append(nn.Parameter(values, requires_grad=False))
+            self._starts.append(start + place)
+        self._slots += [moved(slot) for slot in other._slots]
+        self._next = first + other._next
+        self.trained_steps = torch.cat([self.trained_steps, other.trained_steps.to(device)])
+        self.enabled = torch.cat([self.enabled, other.enabled.to(device)])
+
+    def forget(self, task: int) -> list[str]:
+        """Drop the slots of a task, let later tasks move up, and return their names.
+
+        Raises:
+            PoolError: a pool in which tasks share more than slots.
+        """
+        self._check_apart()
+        gone = [slot.name for slot in self._slots if slot.task == task]
+        sizes = [len(block) for block in self.blocks]
+        rows = [range(start, start + size) for start, size in zip(self._starts, sizes, strict=True)]
+        kept = [[i for i in block if self._slots[i].task != task] for block in rows]
+        plan = [[{i: 1.0} for i in block] for block in kept if block]
+        if plan:
+            self.recombine(plan)
+        else:
+            self.clear()
+        later = [
+            None if s.task is None else s.task - 1 if s.task > task else s.task for s in self._slots
+        ]
+        self._slots = [
+            replace(slot, name=_renamed(slot, new), task=new)
+            for slot, new in zip(self._slots, later, strict=True)
+        ]
+        return gone
+
+    def _check_apart(self) -> None:
+        if not self.apart:
+            raise PoolError(
+                expected="a pool whose slots stand for themselves",
+                got=f"{type(self).__name__}, of which tasks share a part",
+                remedy="Learn the tasks in sequence instead, with those that shall be known.",
+            )
+
     def cannot_copy(self) -> PoolError:
         """Build the error for slots that cannot start as others."""
         return PoolError(
@@ -334,6 +417,14 @@ class PromptPool(nn.Module):
         if len(self.blocks):
             return self.blocks[0].device, self.blocks[0].dtype
         return self.trained_steps.device, torch.get_default_dtype()
+
+
+def _renamed(slot: Slot, task: int | None) -> str:
+    """Return the name that a slot has when its task has another number."""
+    default = f"task{slot.task}"
+    if slot.name != default and not slot.name.startswith(f"{default}."):
+        return slot.name  # somebody called it so
+    return f"task{task}{slot.name.removeprefix(default)}"
 
 
 def _now() -> str:

@@ -1,12 +1,14 @@
 """Rule: what a method adds to the loss, or does when a task begins or ends."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from cpool.errors import StateError
 
 __all__ = ["Rule"]
 
@@ -94,6 +96,48 @@ class Rule(nn.Module):
             labels: their classes; only if `needs_end`.
             task: its number.
         """
+
+    def clear(self) -> None:
+        """Become a rule that has met no task.
+
+        Raises:
+            StateError: a rule by which tasks depend on each other.
+        """
+        raise self.binding()
+
+    def join(self, model: Any, other: "Rule", tasks: int) -> None:
+        """Take over what another rule keeps, as of tasks that come after one's own.
+
+        Args:
+            model: the model that this rule belongs to, whose other parts have taken over theirs.
+            other: of the same kind and settings.
+            tasks: how many tasks come before those of `other`.
+
+        Raises:
+            StateError: a rule by which tasks depend on each other.
+        """
+        raise self.binding()
+
+    def forget(self, model: Any, task: int, tasks: Sequence[Sequence[int]]) -> None:
+        """Become the rule that never met a task.
+
+        Args:
+            model: the model that this rule belongs to, whose other parts have forgotten theirs.
+            task: its number.
+            tasks: the classes of all tasks, that one among them.
+
+        Raises:
+            StateError: a rule by which tasks depend on each other, or that kept too little.
+        """
+        raise self.binding()
+
+    def binding(self) -> StateError:
+        """Build the error for a rule by which tasks depend on each other."""
+        return StateError(
+            expected="rules by which no task depends on another",
+            got=f"{type(self).__name__}, which carries something from task to task",
+            remedy="Learn the tasks in sequence instead, with those that shall be known.",
+        )
 
     def layout(self) -> dict[str, Any]:
         """Return what is needed, beside the tensors, to make this rule again (JSON)."""

@@ -124,6 +124,8 @@ class TaskFreeLearner:
         learner.model.begin_task(classes, batches=loader if learner.model.needs_start else ())
         learner.model.to(learner.device)
         learner.done.append(f"task {len(self.growths)}, from chunk {self.chunks}")
+        learner.numbers.append(learner.next_number)
+        learner.next_number += 1
         self.growths.append(self.chunks)
 
     def _close(self) -> None:

@@ -119,6 +119,77 @@ class Head(nn.Module):
             )
         return match.to(torch.int64).argmax(dim=1)
 
+    def clear(self) -> None:
+        """Become a head without classes; what was drawn when it was made stays.
+
+        Raises:
+            StateError: a head whose tasks share what they train.
+        """
+        raise self.shared()
+
+    def join(self, other: "Head") -> None:
+        """Learn what `other` has learned, as if its tasks had come after one's own.
+
+        Args:
+            other: of the same kind and settings, over features of the same kind.
+
+        Raises:
+            StateError: a head whose tasks share what they train, or classes that both know where
+                that changes what a task learns.
+        """
+        raise self.shared()
+
+    def forget(self, task: int, tasks: Sequence[Sequence[int]]) -> None:
+        """Become the head that never saw a task.
+
+        Args:
+            task: its number.
+            tasks: the classes of all tasks, that one among them.
+
+        Raises:
+            StateError: a head whose tasks share what they train, or that kept too little of the
+                task to take it out.
+        """
+        raise self.shared()
+
+    def shared(self) -> StateError:
+        """Build the error for a head whose tasks cannot be told apart."""
+        return StateError(
+            expected="a head in which what a task learns depends on no other task",
+            got=f"{type(self).__name__}, whose values tasks share",
+            remedy="Learn the tasks in sequence instead, with those that shall be known.",
+        )
+
+    def without(self, task: int, tasks: Sequence[Sequence[int]]) -> list[int]:
+        """Let the classes of a task go that no other has, and return the columns that stay.
+
+        They are in the order in which the other tasks bring them; `classes` and `groups` follow.
+        """
+        seen: list[int] = []
+        groups = []
+        for number, classes in enumerate(tasks):
+            if number != task:
+                groups.append([c for c in classes if c not in seen])
+                seen += groups[-1]
+        columns = [self.classes.index(c) for c in seen]
+        self.classes[:], self.groups[:], self.pieces = seen, groups, {}
+        return columns
+
+    def need_new(self, classes: Sequence[int]) -> None:
+        """Refuse classes that are known already.
+
+        Raises:
+            StateError: naming them.
+        """
+        again = sorted({*classes} & {*self.classes})
+        if again:
+            raise StateError(
+                expected="tasks without a class in common",
+                got=f"classes {again[:5]} in several",
+                remedy="What such a task learns depends on the one before it: learn them in "
+                "sequence.",
+            )
+
     def layout(self) -> dict[str, Any]:
         """Return what is needed, beside the tensors, to make this head again (JSON)."""
         pieces = {str(number): sizes for number, sizes in self.pieces.items()}

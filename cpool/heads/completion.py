@@ -52,6 +52,21 @@ class CompletionHead(Head):
         )
         return logits.masked_fill(~mine[expert], -torch.inf)
 
+    def clear(self) -> None:
+        """Become a head without classes."""
+        self.classes, self.groups, self.pieces, self.owned = [], [], {}, []
+
+    def join(self, other: Head) -> None:
+        """Answer for the tasks of another head, too."""
+        assert isinstance(other, CompletionHead)
+        for classes in other.owned:
+            self.begin_task(classes)
+
+    def forget(self, task: int, tasks: Sequence[Sequence[int]]) -> None:
+        """Answer for a task no more."""
+        self.without(task, tasks)
+        del self.owned[task]
+
     def loss(
         self,
         logits: Float[Tensor, "B C"],

@@ -1,5 +1,6 @@
 """ExpertHead: a head a slot, so that each sample is answered by the expert it was sent to."""
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -49,13 +50,16 @@ class ExpertHead(Head):
 
     def begin_task(self, classes: Sequence[int]) -> None:
         """Freeze the old heads, and make room for the classes of the task."""
-        if self.freeze_old:
-            for parameter in self.parameters():
-                parameter.requires_grad_(False).grad = None
+        self._freeze_old()
         if self.current is None or self.current >= len(self.experts):
             self.experts.append(self.make().to(self.get_buffer("anchor").device))
         self.expert(self.current).begin_task(classes)
         super().begin_task(classes)
+
+    def _freeze_old(self) -> None:
+        if self.freeze_old:
+            for parameter in self.parameters():
+                parameter.requires_grad_(False).grad = None
 
     def expert(self, number: int | None) -> Head:
         """Return a head by its slot, the newest for None."""
@@ -89,6 +93,36 @@ class ExpertHead(Head):
             part = head(features[rows]).to(logits.dtype)
             logits = logits.index_put((rows[:, None], columns[None, :]), part)
         return logits
+
+    def clear(self) -> None:
+        """Drop all experts, or what they know where they stay for the tasks to come."""
+        self.classes, self.groups = [], []
+        if self.current is None:
+            self.experts = nn.ModuleList()
+        for number in range(len(self.experts)):
+            self.expert(number).clear()
+
+    def join(self, other: Head) -> None:
+        """Take over the experts of another head, or let each learn what its like has learned."""
+        assert isinstance(other, ExpertHead)
+        if self.current is None:
+            self._freeze_old()
+            for number in range(len(other.experts)):
+                expert = copy.deepcopy(other.expert(number))
+                self.experts.append(expert)
+                super().begin_task(expert.classes)
+            return
+        for number in range(len(other.experts)):
+            self.expert(number).join(other.expert(number))
+        for group in other.groups:
+            super().begin_task(group)
+
+    def forget(self, task: int, tasks: Sequence[Sequence[int]]) -> None:
+        """Drop the expert of a task."""
+        if self.current is not None:
+            raise self.shared()  # the router says whose rows are in which head: `cpool.exact`
+        del self.experts[task]
+        self.without(task, tasks)
 
     def layout(self) -> dict[str, Any]:
         """Return the layout of every head."""

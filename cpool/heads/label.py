@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cpool.errors import StateError
 from cpool.heads.base import Head
 from cpool.language import LabelWords
 
@@ -76,6 +77,42 @@ class LabelHead(Head):
             [[c in own for c in self.classes] for own in self.owned], device=logits.device
         )
         return logits.masked_fill(~mine[expert], -torch.inf)
+
+    def clear(self) -> None:
+        """Become a head without classes; names stay."""
+        self.classes, self.groups, self.pieces, self.owned = [], [], {}, []
+        self.prior = self.get_buffer("prior")[:0].clone()
+        self.words.classes = []
+
+    def join(self, other: Head) -> None:
+        """Score the classes of another head, too.
+
+        Raises:
+            StateError: a class has another name there.
+        """
+        assert isinstance(other, LabelHead)
+        mine, others = self.words.names or (), other.words.names or ()
+        known = min(len(mine), len(others))
+        if mine[:known] != others[:known]:
+            raise StateError(
+                expected=f"the same names of classes, {', '.join(mine[:5])}",
+                got=f"{', '.join(others[:5])}",
+                remedy="Number and name all classes alike before the models learn.",
+            )
+        self.words.names = (mine if len(mine) >= len(others) else others) or None
+        for classes in other.owned:
+            self.begin_task(classes)
+        columns = self.columns(torch.tensor(other.classes).long()).to(
+            self.get_buffer("prior").device
+        )
+        self.get_buffer("prior")[columns] = other.get_buffer("prior")
+
+    def forget(self, task: int, tasks: Sequence[Sequence[int]]) -> None:
+        """Score the classes of a task no more."""
+        columns = self.without(task, tasks)
+        self.prior = self.get_buffer("prior")[columns].clone()
+        del self.owned[task]
+        self.words.classes = list(self.classes)
 
     def layout(self) -> dict[str, Any]:
         """Return the classes and what they are called."""

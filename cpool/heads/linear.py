@@ -51,6 +51,46 @@ class LinearHead(Head):
         self.weights.append(nn.Parameter(weight.to(device)))
         self.biases.append(nn.Parameter(torch.zeros(n, device=device)))
 
+    def clear(self) -> None:
+        """Become a head without classes."""
+        self.classes, self.groups, self.pieces = [], [], {}
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+
+    def join(self, other: Head) -> None:
+        """Append the rows of another head.
+
+        Raises:
+            StateError: rows that other tasks train on, or classes that both have.
+        """
+        assert isinstance(other, LinearHead)
+        self._need_own()
+        self.need_new(other.classes)
+        self.groups += [list(group) for group in other.groups]
+        self.classes += other.classes
+        for parameter in self.parameters():
+            parameter.requires_grad_(False).grad = None
+        for mine, others in ((self.weights, other.weights), (self.biases, other.biases)):
+            mine.extend([nn.Parameter(p.detach().clone(), p.requires_grad) for p in others])
+
+    def forget(self, task: int, tasks: Sequence[Sequence[int]]) -> None:
+        """Drop the rows of a task.
+
+        Raises:
+            StateError: rows that other tasks have trained on.
+        """
+        self._need_own()
+        groups = [group for number, group in enumerate(self.groups) if number != task]
+        place = sum(1 for group in self.groups[:task] if group)
+        if self.groups[task]:
+            for name in ("weights", "biases"):
+                kept = [p for number, p in enumerate(getattr(self, name)) if number != place]
+                setattr(self, name, nn.ParameterList(kept))
+        self.groups, self.classes = groups, [c for group in groups for c in group]
+
+    def _need_own(self) -> None:
+        if not self.freeze_old or self.pieces:
+            raise self.shared()
+
     def forward(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "B C"]:
         """Return `W f + b`."""
         need_classes(self.classes)

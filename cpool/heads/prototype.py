@@ -1,12 +1,14 @@
 """PrototypeHead: nearest class mean."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from cpool.errors import StateError
 from cpool.heads.base import Head, check_finite, need_classes
 
 __all__ = ["PrototypeHead"]
@@ -46,6 +48,36 @@ class PrototypeHead(Head):
         columns = self.columns(labels)
         self.sums.index_add_(0, columns, features.to(self.sums.dtype))
         self.counts += torch.bincount(columns, minlength=len(self.classes))
+
+    def clear(self) -> None:
+        """Become a head without classes."""
+        self.classes, self.groups, self.pieces = [], [], {}
+        self.sums, self.counts = self.sums[:0].clone(), self.counts[:0].clone()
+
+    def join(self, other: Head) -> None:
+        """Add the sums and counts of another head."""
+        assert isinstance(other, PrototypeHead)
+        for group in other.groups:
+            self.begin_task(group)
+        columns = self.columns(torch.tensor(other.classes, device=self.sums.device).long())
+        self.sums.index_add_(0, columns, other.sums)
+        self.counts.index_add_(0, columns, other.counts)
+
+    def forget(self, task: int, tasks: Sequence[Sequence[int]]) -> None:
+        """Drop the sums of a task's classes.
+
+        Raises:
+            StateError: another task has one of its classes.
+        """
+        others = [c for number, group in enumerate(tasks) if number != task for c in group]
+        if shared := sorted({*others} & {*tasks[task]}):
+            raise StateError(
+                expected="a task whose classes no other has, since sums are kept by class",
+                got=f"task {task}, which shares {shared[:5]}",
+                remedy="Use Ridge(forgettable=True), which keeps the share of each task.",
+            )
+        columns = self.without(task, tasks)
+        self.sums, self.counts = self.sums[columns].clone(), self.counts[columns].clone()
 
     def forward(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "B C"]:
         """Return the cosine to each class mean; −inf for a class without samples."""

@@ -78,6 +78,26 @@ class SessionHead(Head):
             return self.lasting(features, expert)  # type: ignore[no-any-return]
         return self.lasting(features)  # type: ignore[no-any-return]
 
+    def clear(self) -> None:
+        """Become a head without classes, that trains no probe any more."""
+        self.lasting.clear()
+        self.training_session = False
+        self._follow()
+
+    def join(self, other: Head) -> None:
+        """Let the lasting head learn what that of another has learned."""
+        assert isinstance(other, SessionHead)
+        self.lasting.join(other.lasting)
+        self._follow()
+
+    def forget(self, task: int, tasks: Sequence[Sequence[int]]) -> None:
+        """Let the lasting head forget a task."""
+        self.lasting.forget(task, tasks)
+        self._follow()
+
+    def _follow(self) -> None:
+        self.classes, self.groups, self.probe = self.lasting.classes, self.lasting.groups, None
+
     def layout(self) -> dict[str, Any]:
         """Return that of the lasting head."""
         return self.lasting.layout()
@@ -85,4 +105,4 @@ class SessionHead(Head):
     def restore(self, layout: Mapping[str, Any]) -> None:
         """Make the tensors of the lasting head."""
         self.lasting.restore(layout)
-        self.classes, self.groups, self.probe = self.lasting.classes, self.lasting.groups, None
+        self._follow()

@@ -100,7 +100,9 @@ class LabelMethod(Method):
         own: Any = self
         shared = own.slots == "shared"
         if policy is None:
-            policy = Everything() if shared else GaussianRouter(backbone.query_size)
+            forgettable = bool(getattr(own, "forgettable", False))
+            router = GaussianRouter(backbone.query_size, forgettable=forgettable)
+            policy = Everything() if shared else router
         branch = Branch(
             "prompt",
             pool,

@@ -31,6 +31,8 @@ class FirstSessionPrompt(Method):
         projection: random features of the ridge, 0 for the features themselves.
         ridge: λ, or "auto".
         scale: of the probe's cosines.
+        forgettable: of the ridge: keep each task's share of the sums, so that
+            `cpool.exact.forget` can take it out again; with a fixed λ. Class means always can.
     """
 
     name: ClassVar[str] = "first_session_prompt"
@@ -42,6 +44,7 @@ class FirstSessionPrompt(Method):
     projection: int = 0
     ridge: float | Literal["auto"] = "auto"
     scale: float = 20.0
+    forgettable: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what the parts below do not check."""
@@ -56,7 +59,12 @@ class FirstSessionPrompt(Method):
         size = backbone.query_size
         lasting: Head = PrototypeHead(size)
         if self.classifier == "ridge":
-            lasting = RidgeHead(size, projection=self.projection or None, ridge=self.ridge)
+            lasting = RidgeHead(
+                size,
+                projection=self.projection or None,
+                ridge=self.ridge,
+                forgettable=self.forgettable,
+            )
         head = SessionHead(lasting, lambda: CosineHead(size, scale=self.scale), sessions=1)
         branch = session_branch(backbone, self.length, OwnSlot(), sessions=1)
         return PromptedModel(backbone, head, Prompter([branch]), rates={"head": 0.1})

@@ -33,6 +33,8 @@ class HardPromptTuning(LabelMethod):
             "random": U(-0.5, 0.5).
         text: a hard prompt to start from, for "text".
         slots: one prompt a "task", or one "shared" by all.
+        forgettable: keep what the router needs to take a task out again (`cpool.exact.forget`), Q²
+            numbers a task; with slots="task".
     """
 
     name: ClassVar[str] = "pez"
@@ -45,6 +47,7 @@ class HardPromptTuning(LabelMethod):
     init: Literal["vocabulary", "text", "random"] = "vocabulary"
     text: str = "Say what the text is about with one of the labels."
     slots: Literal["task", "shared"] = "task"
+    forgettable: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what the parts below do not check."""

@@ -34,6 +34,8 @@ class PrefixTuning(LabelMethod):
         slots: one prefix a "task", chosen at test by a Gaussian router, or one "shared" by all.
         through: inner width of the network that a task's prefix trains through, 512 in the paper,
             which trains it at a rate of 5e-5; None to train keys and values themselves.
+        forgettable: keep what the router needs to take a task out again (`cpool.exact.forget`), Q²
+            numbers a task; with slots="task".
     """
 
     name: ClassVar[str] = "prefix_tuning"
@@ -48,6 +50,7 @@ class PrefixTuning(LabelMethod):
     std: float = 0.02
     slots: Literal["task", "shared"] = "task"
     through: int | None = None
+    forgettable: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what the parts below do not check."""

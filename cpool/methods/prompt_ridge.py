@@ -95,7 +95,7 @@ class PromptRidge(Method):
         sessions = (1 if one else None) if self.trains else 0
         head = SessionHead(lasting, lambda: CosineHead(size), sessions=sessions)
         policy = OwnSlot() if one else self._router(backbone)
-        branch = session_branch(backbone, self.length, policy)
+        branch = session_branch(backbone, self.length, policy, sessions=1 if one else None)
         rule = Domains(self.domains, trained=self.trains, must_pay=self.prompt == "auto")
         return PromptedModel(
             backbone,

@@ -43,6 +43,8 @@ class PromptTuning(LabelMethod):
         start: what the prompt of a later task starts from: "fresh" from `init` again, "last" the
             task before, "nearest" the task whose mean unprompted feature is nearest.
         answers: "labels" of the task, or "completions", which each text has with it.
+        forgettable: keep what the router needs to take a task out again (`cpool.exact.forget`), Q²
+            numbers a task; with slots="task".
     """
 
     name: ClassVar[str] = "prompt_tuning"
@@ -57,6 +59,7 @@ class PromptTuning(LabelMethod):
     slots: Literal["task", "shared"] = "task"
     start: Literal["fresh", "last", "nearest"] = "fresh"
     answers: Literal["labels", "completions"] = "labels"
+    forgettable: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what the parts below do not check."""

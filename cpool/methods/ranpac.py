@@ -31,6 +31,8 @@ class RanPAC(Method):
         seed: of R; drawn with the run's seed when None.
         first_session: train a prefix on the first task.
         length: P, its tokens a layer.
+        forgettable: keep each task's share of the sums, so that `cpool.exact.forget` can take it
+            out again; with a fixed λ.
     """
 
     name: ClassVar[str] = "ranpac"
@@ -44,6 +46,7 @@ class RanPAC(Method):
     seed: int | None = None
     first_session: bool = False
     length: int = 8
+    forgettable: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what has no solution."""
@@ -59,7 +62,13 @@ class RanPAC(Method):
     def compose(self, backbone: Backbone) -> PromptedModel:
         """A ridge head on the query features, prompted or not."""
         size = backbone.query_size
-        ridge = RidgeHead(size, projection=self.projection, ridge=self.ridge, seed=self.seed)
+        ridge = RidgeHead(
+            size,
+            projection=self.projection,
+            ridge=self.ridge,
+            seed=self.seed,
+            forgettable=self.forgettable,
+        )
         if not self.first_session:
             return PromptedModel(backbone, ridge)
         branch = session_branch(backbone, self.length, OwnSlot(), sessions=1)

@@ -20,6 +20,8 @@ class Ridge(Method):
 
     Attributes:
         ridge: λ, or "auto".
+        forgettable: keep each task's share of the sums, so that `cpool.exact.forget` can take it
+            out again; with a fixed λ.
     """
 
     name: ClassVar[str] = "ridge"
@@ -28,6 +30,7 @@ class Ridge(Method):
     closed_form: ClassVar[bool] = True
 
     ridge: float | Literal["auto"] = "auto"
+    forgettable: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what has no solution."""
@@ -35,6 +38,10 @@ class Ridge(Method):
 
     def compose(self, backbone: Backbone) -> PromptedModel:
         """A ridge head on the query features."""
-        return PromptedModel(
-            backbone, RidgeHead(backbone.query_size, projection=None, ridge=self.ridge)
+        head = RidgeHead(
+            backbone.query_size,
+            projection=None,
+            ridge=self.ridge,
+            forgettable=self.forgettable,
         )
+        return PromptedModel(backbone, head)

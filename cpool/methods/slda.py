@@ -28,6 +28,8 @@ class SLDA(Method):
             Σ.
         priors: let frequent classes win near ties (log of their share), as LDA does; not in the
             paper.
+        forgettable: keep each task's share of the statistics, so that `cpool.exact.forget` can
+            take it out again.
     """
 
     name: ClassVar[str] = "slda"
@@ -38,6 +40,7 @@ class SLDA(Method):
     shrinkage: float = 1e-4
     target: Literal["identity", "trace"] = "identity"
     priors: bool = False
+    forgettable: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what has no inverse."""
@@ -52,5 +55,6 @@ class SLDA(Method):
             shrinkage=self.shrinkage,
             target=self.target,
             priors=self.priors,
+            forgettable=self.forgettable,
         )
         return PromptedModel(backbone, head)

@@ -139,6 +139,56 @@ class Policy(nn.Module):
                 remedy='Evict by "usage" or "merge", or use a policy with learned keys.',
             )
 
+    def clear(self) -> None:
+        """Become a policy without slots.
+
+        Raises:
+            PoolError: a policy whose slots depend on each other.
+        """
+        raise self.mingled()
+
+    def join(self, other: "Policy", tasks: int) -> None:
+        """Take over the slots of another policy, after one's own.
+
+        Args:
+            other: of the same kind and settings.
+            tasks: how many tasks come before those of `other`.
+
+        Raises:
+            PoolError: a policy whose slots depend on each other.
+        """
+        raise self.mingled()
+
+    def forget(self, task: int) -> None:
+        """Become the policy that never saw a task: its slots go, later tasks move up.
+
+        Raises:
+            PoolError: a policy whose slots depend on each other, or that kept too little.
+        """
+        raise self.mingled()
+
+    def mingled(self) -> PoolError:
+        """Build the error for a policy whose slots cannot be told apart."""
+        return PoolError(
+            expected="a policy by which each task trains its own slots, whatever others there are",
+            got=f"{type(self).__name__}, by which tasks share slots or build on earlier ones",
+            remedy="Learn the tasks in sequence instead, with those that shall be known.",
+        )
+
+    def _take_owners(self, other: "Policy", tasks: int) -> None:
+        moved = torch.where(other.owner < 0, other.owner, other.owner + tasks)
+        self.bare = (*self.bare, *(slot + len(self) for slot in other.bare))
+        self.owner = torch.cat([self.owner, moved.to(self.owner)])
+
+    def _drop_owner(self, task: int) -> Int[Tensor, " m"]:
+        """Take the slots of a task out, and return the places of those that stay."""
+        places = (self.owner != task).nonzero()[:, 0]
+        stay = places.tolist()
+        self.bare = tuple(stay.index(slot) for slot in self.bare if slot in stay)
+        owner = self.owner[places]
+        self.owner = owner - (owner > task).to(owner.dtype)
+        return places
+
     def layout(self) -> dict[str, Any]:
         """Return what is needed, beside the tensors, to make this policy again (JSON)."""
         return {"slots": len(self)}

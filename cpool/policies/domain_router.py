@@ -12,6 +12,8 @@ from cpool.selection import Selection
 
 __all__ = ["DomainRouter"]
 
+_SHARE = ("counts", "sums", "moment")
+
 
 class DomainRouter(Policy):
     """Send a query to the domain of the nearest class mean, in the Mahalanobis distance.
@@ -89,7 +91,7 @@ class DomainRouter(Policy):
         moment: Float[Tensor, "Q Q"],
     ) -> None:
         """Keep a task's share."""
-        for name, tensor in (("counts", counts), ("sums", sums), ("moment", moment)):
+        for name, tensor in zip(_SHARE, (counts, sums, moment), strict=True):
             self.register_buffer(f"kept_{name}_{task}", tensor)
 
     def add(
@@ -125,18 +127,47 @@ class DomainRouter(Policy):
     def forget(self, task: int) -> None:
         """Take a task's share out; later tasks move up. Needs `forgettable`."""
         names = self.shares[task]["classes"]
-        counts, sums, moment = (
-            self.get_buffer(f"kept_{name}_{task}") for name in ("counts", "sums", "moment")
-        )
+        counts, sums, moment = (self.get_buffer(f"kept_{name}_{task}") for name in _SHARE)
         self.add(self.slot_of[task], names, counts, sums, moment, sign=-1.0)
-        for name in ("counts", "sums", "moment"):
+        self._drop_share(task)
+        del self.slot_of[task]
+
+    def _drop_share(self, task: int) -> None:
+        """Drop what is kept of a task; later ones move up."""
+        for name in _SHARE:
             for later in range(task, len(self.shares)):
                 moved = f"kept_{name}_{later + 1}"
                 tensor = self.get_buffer(moved) if later + 1 < len(self.shares) else None
                 delattr(self, f"kept_{name}_{later}")
                 if tensor is not None:
                     self.register_buffer(f"kept_{name}_{later}", tensor)
-        del self.shares[task], self.slot_of[task]
+        del self.shares[task]
+
+    def clear(self) -> None:
+        """Know no task any more; the slots stay, for tasks to come."""
+        while self.shares:
+            self._drop_share(len(self.shares) - 1)
+        self.slot_of, self.keys = [], []
+        for name in ("counts", "sums"):
+            setattr(self, name, self.get_buffer(name)[:0].clone())
+        self.get_buffer("moment").zero_()
+        self._white = None
+
+    def join(self, other: Policy, tasks: int) -> None:
+        """Add the sums of another router with the same slots."""
+        assert isinstance(other, DomainRouter)
+        for task, slot in enumerate(other.slot_of):
+            self.slot_of.append(slot)
+            if self.forgettable and other.forgettable:
+                share = [other.get_buffer(f"kept_{name}_{task}").clone() for name in _SHARE]
+                self.keep(len(self.slot_of) - 1, *share)
+                self.shares.append(dict(other.shares[task]))
+        for row, (slot, label) in enumerate(other.keys):
+            count, total = other.get_buffer("counts")[row], other.get_buffer("sums")[row]
+            nothing = torch.zeros_like(self.get_buffer("moment"))
+            self.add(slot, [label], count[None], total[None], nothing)
+        self.get_buffer("moment").add_(other.get_buffer("moment"))
+        self._white = None
 
     def covariance(self) -> Float[Tensor, "Q Q"]:
         """Return Σ, shrunk."""

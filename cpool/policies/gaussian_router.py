@@ -33,12 +33,14 @@ class GaussianRouter(Policy):
             summed by it.
         normalize: divide queries by their L2 norm first.
         threshold: at test, queries whose distance d is above minus this fit no slot.
+        forgettable: keep each task's part of S, Q² numbers a task, so that it can be taken out.
 
     Attributes:
         count: training queries of each slot's task.
         total: their sum.
         scatter: S.
         seen: n and T; both stay when a slot is evicted, as S does.
+        kept: the parts of S, by slot; none unless `forgettable`.
     """
 
     needs_end: ClassVar[bool] = True
@@ -51,6 +53,7 @@ class GaussianRouter(Policy):
         soft: bool = False,
         normalize: bool = True,
         threshold: float | None = None,
+        forgettable: bool = False,
     ) -> None:
         super().__init__()
         if not 0 <= shrinkage <= 1:
@@ -61,14 +64,20 @@ class GaussianRouter(Policy):
             )
         self.query_size, self.shrinkage, self.soft = query_size, shrinkage, soft
         self.normalize, self.threshold = normalize, threshold
+        self.forgettable = forgettable
         self.count: Float64[Tensor, " M"]
         self.total: Float64[Tensor, "M Q"]
         self.scatter: Float64[Tensor, "Q Q"]
         self.seen: Float64[Tensor, " two"]
+        self.kept: Float64[Tensor, "m Q Q"]
         self.register_buffer("count", torch.zeros(0, dtype=torch.float64))
         self.register_buffer("total", torch.zeros(0, query_size, dtype=torch.float64))
         self.register_buffer("scatter", torch.zeros(query_size, query_size, dtype=torch.float64))
         self.register_buffer("seen", torch.zeros(2, dtype=torch.float64))
+        # Without it there is no buffer, so that what was saved before it came still loads.
+        if forgettable:
+            empty = torch.zeros(0, query_size, query_size, dtype=torch.float64)
+            self.register_buffer("kept", empty)
         self._factor: tuple[tuple[Any, ...], Tensor] | None = None
 
     def grow(self, n: int, task: int | None = None) -> None:
@@ -86,6 +95,8 @@ class GaussianRouter(Policy):
         super().grow(n, task)
         self.count = torch.cat([self.count, self.count.new_zeros(1)])
         self.total = torch.cat([self.total, self.total.new_zeros(1, self.query_size)])
+        if self.forgettable:
+            self.kept = torch.cat([self.kept, torch.zeros_like(self.scatter)[None]])
 
     def forward(
         self,
@@ -166,10 +177,13 @@ class GaussianRouter(Policy):
         slot = int((self.owner == task).nonzero()[0, 0])
         rows = self._rows(query)
         mean, n, before = rows.mean(dim=0), len(rows), self.count[slot].clone()
-        centred = rows - mean
-        self.scatter += centred.T @ centred
+        part = (rows - mean).T @ (rows - mean)
         if before:
-            self._join(self.total[slot] / before - mean, before, n)
+            gap = self.total[slot] / before - mean
+            part = part + torch.outer(gap, gap) * (before * n / (before + n))
+        self.scatter += part
+        if self.forgettable:
+            self.kept[slot] += part
         self.seen += torch.tensor([n, 0 if before else 1], device=self.seen.device)
         self.total[slot] += rows.sum(dim=0)
         self.count[slot] += n
@@ -177,6 +191,45 @@ class GaussianRouter(Policy):
     def _join(self, gap: Float64[Tensor, " Q"], n: Any, m: Any) -> None:
         """Add to the scatter what two groups have more when they become one."""
         self.scatter += torch.outer(gap, gap) * (n * m / (n + m))
+
+    def clear(self) -> None:
+        """Become a router without slots."""
+        for name in ("owner", "count", "total", *(("kept",) if self.forgettable else ())):
+            setattr(self, name, self.get_buffer(name)[:0].clone())
+        self.scatter, self.seen = torch.zeros_like(self.scatter), torch.zeros_like(self.seen)
+        self._factor = None
+
+    def join(self, other: Policy, tasks: int) -> None:
+        """Take over the Gaussians of another router, and add its scatter."""
+        assert isinstance(other, GaussianRouter)
+        self._take_owners(other, tasks)
+        self.count = torch.cat([self.count, other.count])
+        self.total = torch.cat([self.total, other.total])
+        self.scatter, self.seen = self.scatter + other.scatter, self.seen + other.seen
+        if self.forgettable:
+            self.kept = torch.cat([self.kept, other.kept])
+        self._factor = None
+
+    def forget(self, task: int) -> None:
+        """Drop the Gaussian of a task, and make the scatter anew of the parts of the others.
+
+        Raises:
+            PoolError: the parts were not kept.
+        """
+        if not self.forgettable:
+            raise PoolError(
+                expected="a router that keeps each task's part of the covariance",
+                got="one that has their sum alone",
+                remedy="Build the method with forgettable=True before it learns.",
+            )
+        places = self._drop_owner(task)
+        self.count, self.total = self.count[places], self.total[places]
+        self.kept = self.kept[places].clone()
+        self.scatter = torch.zeros_like(self.scatter)
+        for part in self.kept:  # in the order in which they would have been added
+            self.scatter += part
+        self.seen = torch.stack([self.count.sum(), (self.count > 0).sum().to(self.count)])
+        self._factor = None
 
     def nearness(
         self, query: Float[Tensor, "B Q"], available: Bool[Tensor, " M"] | None = None
@@ -203,6 +256,12 @@ class GaussianRouter(Policy):
         """
         rows = [list(parts) for block in plan for parts in block]
         self._check_union(rows)
+        if self.forgettable:
+            raise PoolError(
+                expected="a router without forgettable=True, where slots are evicted",
+                got="one that keeps each task's part of the covariance",
+                remedy="Give the pool no capacity, or leave forgettable out.",
+            )
         for parts in rows:
             first, count = self.total[parts[0]].clone(), self.count[parts[0]].clone()
             for other in parts[1:]:
@@ -225,3 +284,5 @@ class GaussianRouter(Policy):
         super().restore(layout)
         self.count = self.count.new_zeros(len(self))
         self.total = self.total.new_zeros(len(self), self.query_size)
+        if self.forgettable:
+            self.kept = self.kept.new_zeros(len(self), self.query_size, self.query_size)

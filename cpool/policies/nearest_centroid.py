@@ -125,6 +125,23 @@ class NearestCentroid(Policy):
         centres = torch.as_tensor(fitted.cluster_centers_).float()
         return centres[torch.arange(self.n_centroids) % k]
 
+    def clear(self) -> None:
+        """Become a policy without slots."""
+        for name in ("owner", "centroids", "fitted"):
+            setattr(self, name, self.get_buffer(name)[:0].clone())
+
+    def join(self, other: Policy, tasks: int) -> None:
+        """Take over the slots and centroids of another policy."""
+        assert isinstance(other, NearestCentroid)
+        self._take_owners(other, tasks)
+        self.centroids = torch.cat([self.centroids, other.centroids])
+        self.fitted = torch.cat([self.fitted, other.fitted])
+
+    def forget(self, task: int) -> None:
+        """Drop the slots and centroids of a task."""
+        places = self._drop_owner(task)
+        self.centroids, self.fitted = self.centroids[places], self.fitted[places]
+
     def vectors(self) -> Float[Tensor, "M Q"]:
         """Return the mean of each slot's centroids."""
         return self.centroids.mean(dim=1)

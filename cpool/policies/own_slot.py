@@ -26,6 +26,18 @@ class OwnSlot(Policy):
 
     needs_query: ClassVar[bool] = False
 
+    def clear(self) -> None:
+        """Become a policy without slots."""
+        self.owner, self.bare = self.owner[:0].clone(), ()
+
+    def join(self, other: Policy, tasks: int) -> None:
+        """Take over the slots of another policy."""
+        self._take_owners(other, tasks)
+
+    def forget(self, task: int) -> None:
+        """Drop the slots of a task."""
+        self._drop_owner(task)
+
     def forward(
         self,
         query: Float[Tensor, "B Q"] | None,

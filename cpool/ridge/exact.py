@@ -1,15 +1,19 @@
 """Merging ridge heads that were fitted apart, and forgetting a task, both exactly."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from cpool.errors import StateError
-from cpool.ridge.head import RidgeHead
+
+if TYPE_CHECKING:
+    from cpool.ridge.head import RidgeHead
 
 __all__ = ["forget_task", "merge_heads"]
 
 
-def merge_heads(first: RidgeHead, second: RidgeHead) -> None:
+def merge_heads(first: "RidgeHead", second: "RidgeHead") -> None:
     """Add what `second` has learned to `first`: the same as learning the tasks in sequence.
 
     G and Q are sums over samples, so the sums of two heads are those of one that saw both
@@ -41,7 +45,7 @@ def merge_heads(first: RidgeHead, second: RidgeHead) -> None:
     first.solve()
 
 
-def forget_task(head: RidgeHead, task: int) -> None:
+def forget_task(head: "RidgeHead", task: int) -> None:
     """Take a task out, as if it had never been seen: its sums and the classes only it had.
 
     Args:
@@ -82,7 +86,7 @@ def forget_task(head: RidgeHead, task: int) -> None:
     head.solve()
 
 
-def _empty(head: RidgeHead) -> None:
+def _empty(head: "RidgeHead") -> None:
     """Make a head that has learned nothing of one whose only task goes."""
     assert head.kept is not None
     head.kept.remove(0)
@@ -95,7 +99,7 @@ def _empty(head: RidgeHead) -> None:
         setattr(head, name, head.get_buffer(name)[:, :0].clone())
 
 
-def _groups(head: RidgeHead, task: int) -> list[list[int]]:
+def _groups(head: "RidgeHead", task: int) -> list[list[int]]:
     """Return which classes each remaining task was the first to bring."""
     assert head.kept is not None
     seen: set[int] = set()
@@ -109,7 +113,7 @@ def _groups(head: RidgeHead, task: int) -> list[list[int]]:
     return groups
 
 
-def _subtract(head: RidgeHead, task: int) -> None:
+def _subtract(head: "RidgeHead", task: int) -> None:
     kept = head.kept
     assert kept is not None
     cross = head.get_buffer("cross")
@@ -127,7 +131,7 @@ def _subtract(head: RidgeHead, task: int) -> None:
     del head.sizes[task]
 
 
-def _make_gram(head: RidgeHead) -> None:
+def _make_gram(head: "RidgeHead") -> None:
     """Go over from rows to Gram matrix."""
     rows: Tensor = head.get_buffer("rows")
     if not len(head.get_buffer("gram")):
@@ -136,8 +140,8 @@ def _make_gram(head: RidgeHead) -> None:
         head._products, head.sizes = None, []
 
 
-def _check_alike(first: RidgeHead, second: RidgeHead) -> None:
-    def described(head: RidgeHead) -> dict[str, object]:
+def _check_alike(first: "RidgeHead", second: "RidgeHead") -> None:
+    def described(head: "RidgeHead") -> dict[str, object]:
         expand = head.expand
         return {
             "seed": int(expand.get_buffer("seed")),

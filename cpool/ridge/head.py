@@ -1,7 +1,7 @@
 """RidgeHead: ridge regression on (random) features, additive over tasks, in float64."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from cpool.errors import ConfigError, DataError
 from cpool.heads import Head, check_finite
+from cpool.ridge.exact import forget_task, merge_heads
 from cpool.ridge.expansion import Kind, RandomFeatures
 from cpool.ridge.kept import KeptTasks
 from cpool.ridge.solve import RELATIVE_RIDGES, RIDGES, choose_ridge, solve_dual, solve_primal
@@ -158,6 +159,24 @@ class RidgeHead(Head):
             logits: Tensor = self.expand(features) @ self.get_buffer("weight")
         absent = ~self.get_buffer("cross").any(dim=0)
         return logits.masked_fill(absent, -math.inf)
+
+    def clear(self) -> None:
+        """Become a head without classes; the random features stay."""
+        self.classes, self.groups = [], []
+        self.restore(
+            {"groups": [], "rows": [], "gram": 0, "kept": None if self.kept is None else []}
+        )
+        for name in ("cross", "weight"):
+            setattr(self, name, self.get_buffer(name).new_zeros(self.width, 0))
+
+    def join(self, other: Head) -> None:
+        """Add the statistics of another head; see `merge_heads`."""
+        assert isinstance(other, RidgeHead)
+        merge_heads(self, other)
+
+    def forget(self, task: int, tasks: Sequence[Sequence[int]]) -> None:
+        """Take a task's share out; see `forget_task`."""
+        forget_task(self, task)
 
     def layout(self) -> dict[str, Any]:
         """Return the classes, and how many rows are kept."""

@@ -1,7 +1,7 @@
 """ContentFree: takes off the score that a label has after a text that says nothing."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +26,18 @@ class ContentFree(Rule):
     def __init__(self, texts: tuple[str, ...] = ("N/A", "[MASK]", "none")) -> None:
         super().__init__()
         self.texts = texts
+
+    def clear(self) -> None:
+        """Nothing is kept here: the priors are the head's."""
+
+    def join(self, model: Any, other: Rule, tasks: int) -> None:
+        """Score the texts anew, over all classes."""
+        if model.classes:
+            self.end(model, (), None, None, len(model.tasks) - 1)
+
+    def forget(self, model: Any, task: int, tasks: Sequence[Sequence[int]]) -> None:
+        """Score the texts anew, over the classes that are left."""
+        self.join(model, self, task)
 
     @torch.no_grad()
     def end(

@@ -1,12 +1,13 @@
 """Demonstrations: solved examples of each task, shown in front of every text."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from cpool.errors import StateError
 from cpool.language import Surround
 from cpool.rule import Rule
 from cpool.rules._texts import packed, unpacked
@@ -51,6 +52,35 @@ class Demonstrations(Rule):
         shown += [chosen[i] for i in torch.randperm(len(chosen)).tolist()]
         self.memory = packed(shown).to(memory.device)
 
+    def clear(self) -> None:
+        """Show nothing."""
+        self.memory = self.get_buffer("memory")[:0].clone()
+
+    def join(self, model: Any, other: Rule, tasks: int) -> None:
+        """Show the examples of another rule, too, after one's own.
+
+        Raises:
+            StateError: a class that both show.
+        """
+        assert isinstance(other, Demonstrations)
+        mine, others = (unpacked(rule.get_buffer("memory")) for rule in (self, other))
+        if again := sorted({label for _, label in mine} & {label for _, label in others}):
+            raise _shared(again)
+        self.memory = packed([*mine, *others]).to(self.get_buffer("memory").device)
+
+    def forget(self, model: Any, task: int, tasks: Sequence[Sequence[int]]) -> None:
+        """Show the examples of a task no more.
+
+        Raises:
+            StateError: another task has one of its classes.
+        """
+        others = {c for number, group in enumerate(tasks) if number != task for c in group}
+        if again := sorted(others & {*tasks[task]}):
+            raise _shared(again)
+        memory = self.get_buffer("memory")
+        kept = [row for row in unpacked(memory) if row[1] not in tasks[task]]
+        self.memory = packed(kept).to(memory.device)
+
     def layout(self) -> dict[str, Any]:
         """Return how many bytes the examples are."""
         return {"bytes": len(self.get_buffer("memory"))}
@@ -58,3 +88,11 @@ class Demonstrations(Rule):
     def restore(self, layout: Mapping[str, Any]) -> None:
         """Make room for the examples of `layout`."""
         self.memory = self.get_buffer("memory").new_zeros(layout["bytes"])
+
+
+def _shared(classes: list[int]) -> StateError:
+    return StateError(
+        expected="tasks without a class in common: only the first of them is asked for examples",
+        got=f"classes {classes[:5]} in several",
+        remedy="Learn the tasks in sequence instead, with those that shall be known.",
+    )

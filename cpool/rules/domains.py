@@ -1,12 +1,13 @@
 """Domains: decides, on training data alone, whether a task gets a slot and a prompt of its own."""
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from cpool.errors import StateError
 from cpool.heads import Head
 from cpool.policies import DomainRouter
 from cpool.rule import Rule
@@ -70,6 +71,38 @@ class Domains(Rule):
         new = empty or self.mode == "task" or self.candidate
         self.new = new
         self._use(model, task, len(branch.pool) if new else 0, new)
+
+    def clear(self) -> None:
+        """Nothing is kept of a task but what was decided."""
+        self.candidate, self.new = False, False
+
+    def join(self, model: Any, other: Rule, tasks: int) -> None:
+        """Refuse what would have changed a decision, had it been known.
+
+        Raises:
+            StateError: a class that tasks of both have, with "auto".
+        """
+        parts = model.tasks[:tasks], model.tasks[tasks:]
+        first, second = ({c for classes in part for c in classes} for part in parts)
+        self._check_shared(first & second, "merge")
+
+    def forget(self, model: Any, task: int, tasks: Sequence[Sequence[int]]) -> None:
+        """Refuse what would have changed a decision, had it not been known.
+
+        Raises:
+            StateError: a class that another task has, with "auto".
+        """
+        others = {c for number, group in enumerate(tasks) if number != task for c in group}
+        self._check_shared(others & {*tasks[task]}, f"forget task {task} of")
+
+    def _check_shared(self, shared: set[int], what: str) -> None:
+        if shared and self.mode == "auto":
+            raise StateError(
+                expected='classes that no other task has, with domains="auto"',
+                got=f"{what} tasks that share classes {sorted(shared)}",
+                remedy="Whether such a task gets a slot depends on what came before it. Use "
+                'domains="one" or "task".',
+            )
 
     def _use(self, model: Any, task: int, slot: int, new: bool) -> None:
         branch = next(iter(model.prompter))

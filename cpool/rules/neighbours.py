@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cpool.backbones import Backbone
+from cpool.errors import StateError
 from cpool.language import Surround
 from cpool.rule import Rule
 from cpool.rules._texts import packed, unpacked
@@ -98,6 +99,38 @@ class Neighbours(Rule):
         rows = [*unpacked(memory), *zip(texts, np.asarray(y).tolist(), strict=True)]
         self.memory = packed(rows).to(memory.device)
         self.features = torch.cat([features, self._queries(texts).to(features.dtype)])
+
+    def clear(self) -> None:
+        """Keep nothing."""
+        for name in ("memory", "features"):
+            setattr(self, name, self.get_buffer(name)[:0].clone())
+
+    def join(self, model: Any, other: Rule, tasks: int) -> None:
+        """Keep the texts of another rule, too, after one's own."""
+        assert isinstance(other, Neighbours)
+        memory, features = self.get_buffer("memory"), self.get_buffer("features")
+        rows = [*unpacked(memory), *unpacked(other.get_buffer("memory"))]
+        self.memory = packed(rows).to(memory.device)
+        self.features = torch.cat([features, other.get_buffer("features").to(features)])
+
+    def forget(self, model: Any, task: int, tasks: Sequence[Sequence[int]]) -> None:
+        """Drop the texts of a task.
+
+        Raises:
+            StateError: another task has one of its classes.
+        """
+        others = {c for number, group in enumerate(tasks) if number != task for c in group}
+        if again := sorted(others & {*tasks[task]}):
+            raise StateError(
+                expected="a task whose classes no other has, since texts are kept by class",
+                got=f"task {task}, which shares {again[:5]}",
+                remedy="Learn the stream anew without it.",
+            )
+        memory = self.get_buffer("memory")
+        rows = unpacked(memory)
+        kept = [i for i, (_, label) in enumerate(rows) if label not in tasks[task]]
+        self.memory = packed([rows[i] for i in kept]).to(memory.device)
+        self.features = self.get_buffer("features")[kept].clone()
 
     def layout(self) -> dict[str, Any]:
         """Return how many bytes the texts are, and how many texts."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cpool.errors import StateError
+from cpool.errors import PoolError, StateError
 from cpool.exact import branch_off, forget, merge
 from cpool.inject import encode
 from cpool.learner import Learner
@@ -456,13 +456,12 @@ def test_what_cannot_be_exact_is_refused_with_the_reason():
         forget(forgettable.model, 0)
     with pytest.raises(StateError, match="task from 0 to 2"):
         forget(forgettable.model, 7)
-    with pytest.raises(StateError, match="prompts"):
+    with pytest.raises(PoolError, match="other prompts"):
         merge(learner.model, learned("vit", seed=1).model)
     with pytest.raises(StateError, match="fixed ridge"):
         forget(learned("vit", forgettable=True, ridge="auto").model, 1)
-    ncm = NCM().build(tiny.backbone("vit"))
-    with pytest.raises(StateError, match="add up"):
-        branch_off(ncm)
+    with pytest.raises(StateError, match="method prompt_ridge and ncm"):
+        merge(learner.model, NCM().build(tiny.backbone("vit")))
 
 
 def test_task_zero_of_a_random_prefix_can_be_forgotten():
