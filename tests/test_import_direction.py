@@ -42,7 +42,7 @@ LAYERS = [
     {"predictor", "resuming"},
     {"learner"},
     {"task_free"},
-    {"report", "explain", "tuning", "distil", "rate_finder"},
+    {"report", "explain", "tuning", "distil", "rate_finder", "export"},
     {"interop", "experiment"},
     {"cli"},
     {"__main__"},
