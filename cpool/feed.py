@@ -75,9 +75,10 @@ class Feed:
             rows = [backbone.query(batch).float().cpu() for batch in loader]
             return torch.cat(rows)[np.argsort(order)]
 
+        spread = self.model.passes.processes.spread(compute)
         if not cached:
-            return compute(np.arange(len(examples)))
-        return self.cache.lookup(backbone, examples.source, examples.ids, compute)
+            return spread(np.arange(len(examples)))
+        return self.cache.lookup(backbone, examples.source, examples.ids, spread)
 
     def loader(
         self,

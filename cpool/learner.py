@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from cpool._io import sha256_of_bytes
 from cpool.backbones import Truncations
 from cpool.cache import QueryCache
 from cpool.checkpoint import (
@@ -31,6 +32,7 @@ from cpool.metrics import AccuracyMatrix
 from cpool.model import PromptedModel
 from cpool.optimise import optimise
 from cpool.predictor import Prediction, Predictor
+from cpool.processes import Processes
 from cpool.progress import Progress
 from cpool.resuming import check_settings, method_of
 from cpool.seeding import derive, seeded
@@ -97,7 +99,8 @@ class Learner:
         self.device = torch.device(device or self.accelerator.device)
         self.feed = Feed(model, self.train.batch_size, cache, prepared)
         self.predictor = Predictor(self.feed, self.accelerator.autocast)
-        self.progress = progress or Progress(quiet)
+        self.processes = model.passes.processes = Processes(self.accelerator)
+        self.progress = progress or Progress(quiet or not self.processes.writes)
         self.matrix: AccuracyMatrix | None = None
         # A model may come with tasks: merged, or after one was forgotten.
         self.done: list[str] = [f"task {i}" for i in range(len(model.tasks))]
@@ -219,6 +222,10 @@ class Learner:
             raise DataError(
                 expected="at least one training sample", got="none", remedy="Pass some data."
             )
+        if self.processes.count > 1:
+            rows = examples.ids.tobytes() + examples.y.tobytes()
+            digest = sha256_of_bytes(examples.source.encode() + rows)
+            self.processes.check_same(f"training data of {name!r}", digest)
         return examples, name
 
     def _optimise(self, examples: Examples, index: int, name: str) -> list[float]:
@@ -399,13 +406,15 @@ class Learner:
             self.matrix.update(trained, task.index, accuracy, len(task.test))
 
     def _save_if(self, folder: Path | str | None) -> None:
-        if folder is not None and self.accelerator.is_main_process:
+        if folder is not None:
             self.save(folder)
 
     # Files
 
     def save(self, folder: Path | str, more: Mapping[str, Any] | None = None) -> Path:
         """Write a checkpoint; only files that are new are written, each atomically.
+
+        Of several processes the first writes, and the others wait for it.
 
         Args:
             folder: where to.
@@ -430,7 +439,10 @@ class Learner:
                 "stream": self.stream,
             },
         }
-        return save_state(self.model, folder, {**extra, **(more or {})})
+        if self.processes.writes:
+            save_state(self.model, folder, {**extra, **(more or {})})
+        self.processes.wait()
+        return Path(folder) / MANIFEST
 
     def resume(self, folder: Path | str) -> "Learner":
         """Fill this new learner from a checkpoint and go on from there.

@@ -270,7 +270,7 @@ class PromptedNetwork(nn.Module):
             DataError: `batch["query"]` of a wrong shape, or not finite.
         """
         if "query" not in batch:
-            return self.backbone.query(batch)
+            return self.passes.trunk(batch, self.backbone.query)
         query = self._on_device(batch["query"])
         if query.ndim != 2 or query.shape[1] != self.backbone.query_size:
             raise DataError(
@@ -285,8 +285,7 @@ class PromptedNetwork(nn.Module):
         self, batch: Mapping[str, Tensor], task: int | None
     ) -> tuple[Float[Tensor, "B F"], Prompts | None]:
         if self.trunk is not None:
-            words = scored(self.readout, self.trunk, batch, None)
-            return self.trunk.features(batch) if words is None else words, None
+            return self.passes.trunk(batch, self._trunk_features), None
         query = self.query(batch) if self.needs_query else None
         if self.plain:
             assert query is not None
@@ -305,6 +304,11 @@ class PromptedNetwork(nn.Module):
             features, prompts = self.passes.run(batch, prompts)
             parts.append(features)
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1), prompts
+
+    def _trunk_features(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "B F"]:
+        assert self.trunk is not None
+        words = scored(self.readout, self.trunk, batch, None)
+        return self.trunk.features(batch) if words is None else words
 
     def _allowed(self, task: int | None) -> Bool[Tensor, " C"] | None:
         if task is None:

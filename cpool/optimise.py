@@ -60,22 +60,18 @@ def optimise(
     optimizer = make_optimizer(model, train)
     steps = train.epochs * len(loader)
     schedule = CosineAnnealingLR(optimizer, steps) if train.schedule == "cosine" else None
-    runner = model
-    if accelerator.num_processes > 1:
-        # DDP looks at the parameters once, so the grown model is wrapped anew for each task.
-        runner, loader = accelerator.prepare_model(model), accelerator.prepare(loader)
     means = []
     for epoch in progress.track(range(train.epochs), label):
         total, count = 0.0, 0
         for batch in progress.track(loader, f"epoch {epoch + 1}"):
-            loss = train_step(runner, batch, train, accelerator, task, optimizer, schedule)
+            loss = train_step(model, batch, train, accelerator, task, optimizer, schedule)
             total, count = total + float(loss), count + 1
         means.append(total / count)
     return means
 
 
 def train_step(
-    runner: Any,
+    model: PromptedModel,
     batch: dict[str, Tensor],
     train: TrainSettings,
     accelerator: Any,
@@ -89,7 +85,7 @@ def train_step(
         DataError: a loss that is not finite; nothing was changed.
     """
     with accelerator.autocast():
-        loss: Tensor = runner(batch, task=task).loss
+        loss = model(batch, task=task).loss
     if not torch.isfinite(loss):
         raise DataError(
             expected="a finite loss",
@@ -98,11 +94,12 @@ def train_step(
         )
     optimizer.zero_grad(set_to_none=True)
     accelerator.backward(loss)
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    model.passes.processes.mean_gradients(trained)
     if train.clip_norm:
-        accelerator.clip_grad_norm_(
-            [p for group in optimizer.param_groups for p in group["params"]], train.clip_norm
-        )
+        accelerator.clip_grad_norm_(trained, train.clip_norm)
     optimizer.step()
     if schedule is not None:
         schedule.step()
-    return loss.detach()
+    done: Tensor = loss.detach()
+    return done

@@ -5,8 +5,8 @@ the learner keeps its features: a frozen prompt costs one pass a sample, not one
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,6 +19,7 @@ from cpool.inject import encode
 from cpool.language import Surround
 from cpool.policies import Policy
 from cpool.pool import PromptPool
+from cpool.processes import Processes
 from cpool.prompter import Prompter, Prompts
 from cpool.readout import (
     AnyReadout,
@@ -42,6 +43,9 @@ class Passes:
         readout: how hidden states become features.
         apart: run one pass for each slot of the only branch and put their features side by side
             (EASE), instead of one pass with the slots that the policy chooses.
+
+    Attributes:
+        processes: that share each pass.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class Passes:
         self.backbone, self.prompter = backbone, prompter
         self.readout, self.apart = readout, apart
         self.surround: Surround | None = None
+        self.processes = Processes()
 
     @property
     def around(self) -> Around:
@@ -149,8 +154,58 @@ class Passes:
     ) -> tuple[Float[Tensor, "B F"], Prompts | None]:
         """Run the model once with these prompts, and return the features and what was chosen.
 
-        Samples that no slot fits run in a pass of their own, without any prompt.
+        Samples that no slot fits run in a pass of their own, without any prompt. Where several
+        processes share the pass, each runs its rows, and all get the features of all; prompts that
+        are made in the pass are chosen by all rows, so that there every process runs the whole.
         """
+        size = _size(batch)
+        if self.processes.count == 1 or size is None or (prompts is not None and prompts.live):
+            return self._some(batch, prompts)
+        some = self._shared(batch, prompts, size, lambda rows, own: self._some(rows, own)[0])
+        return some, prompts
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let this process run whole passes, for gradients that it takes by itself."""
+        group, self.processes = self.processes, Processes()
+        try:
+            yield
+        finally:
+            self.processes = group
+
+    def trunk(self, batch: Mapping[str, Tensor], run: Callable[..., Tensor]) -> Tensor:
+        """Run a model without prompts, such as one that trains, and share the pass likewise.
+
+        Args:
+            batch: B samples.
+            run: from a batch to rows, one a sample.
+        """
+        size = _size(batch)
+        if self.processes.count == 1 or size is None:
+            return run(batch)
+        return self._shared(batch, None, size, lambda rows, own: run(rows))
+
+    def _shared(
+        self,
+        batch: Mapping[str, Tensor],
+        prompts: Prompts | None,
+        size: int,
+        run: Callable[[Mapping[str, Tensor], Prompts | None], Tensor],
+    ) -> Tensor:
+        """Run this process's rows, and return those of all."""
+        share = self.processes.share(size)
+        empty = share.start == share.stop
+        # A process without a row runs one, so that it takes part; nobody asks for its features.
+        rows = slice(0, 1) if empty else share
+        mask = torch.zeros(size, dtype=torch.bool)
+        mask[rows] = True
+        own = {key: value[rows] for key, value in batch.items() if len(value) == size}
+        made = run(own, None if prompts is None else _rows(prompts, mask))
+        return self.processes.gather(made[:0] if empty else made, size)
+
+    def _some(
+        self, batch: Mapping[str, Tensor], prompts: Prompts | None
+    ) -> tuple[Float[Tensor, "B F"], Prompts | None]:
         fits = None if prompts is None else _fits(prompts)
         if prompts is None or fits is None or bool(fits.all()):
             return self._run(batch, prompts)
@@ -202,6 +257,11 @@ class Passes:
         return features, None if prompts is None else prompts.finished()
 
 
+def _size(batch: Mapping[str, Tensor]) -> int | None:
+    """Return how many samples there are; None where a batch has no inputs."""
+    return next((len(batch[key]) for key in ("pixel_values", "input_ids") if key in batch), None)
+
+
 def _options(policy: Policy) -> list[tuple[str, object]]:
     """Return what a policy reads beside its tensors, such as a threshold."""
     plain = (bool, int, float, str, tuple, list, type(None))
@@ -222,4 +282,8 @@ def _rows(prompts: Prompts, mask: Bool[Tensor, " B"]) -> Prompts:
 
     tokens = None if prompts.tokens is None else part(prompts.tokens)
     layers = {n: (part(key), part(value)) for n, (key, value) in prompts.layers.items()}
-    return prompts._replace(tokens=tokens, layers=layers)
+    chosen = {
+        name: s if s.fits is None else s._replace(fits=part(s.fits))
+        for name, s in prompts.selections.items()
+    }
+    return prompts._replace(tokens=tokens, layers=layers, selections=chosen)

@@ -16,7 +16,7 @@ LAYERS = [
     {"_version", "errors"},
     {"_io", "progress", "seeding"},
     {"blocks", "drift", "gaussians"},
-    {"selection", "initialisers", "settings", "device"},
+    {"selection", "initialisers", "settings", "device", "processes"},
     {"pool", "metrics", "streams", "backbones"},
     {
         "policies",
@@ -50,7 +50,17 @@ LAYERS = [
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Each is heavy, or comes with an extra: nobody pays for it who does not ask for it.
-NOT_AT_IMPORT = ["avalanche", "matplotlib", "peft", "plotly", "torchvision", "typer"]
+NOT_AT_IMPORT = [
+    "avalanche",
+    "continuum",
+    "lightning",
+    "matplotlib",
+    "onnxscript",
+    "peft",
+    "plotly",
+    "torchvision",
+    "typer",
+]
 
 
 def unit(path: Path) -> str:

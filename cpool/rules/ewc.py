@@ -87,9 +87,10 @@ class ElasticPenalty(Rule):
         task: int,
     ) -> None:
         """Measure F of the task at the weights that it ended with."""
-        fisher = fisher_diagonal(
-            model, list(batches), task, labels=self.labels, samples=self.samples
-        )
+        with model.passes.alone():
+            fisher = fisher_diagonal(
+                model, list(batches), task, labels=self.labels, samples=self.samples
+            )
         number = len(self.pieces)
         if self.online and self.pieces:
             number = 0
