@@ -18,14 +18,14 @@ from typing import Any
 import tomli_w
 
 from cpool._io import read_json, write_bytes, write_json
-from cpool.report import results_markdown
+from cpool.report import load_results, results_markdown
 
 SAME = ("schema", "name", "version", "backbone", "train", "evaluated_on", "not_run")
 
 
 def merge(folders: Sequence[Path]) -> dict[str, Any]:
     """Return one results document with the runs of all folders, by seed."""
-    documents = [read_json(folder / "results.json") for folder in folders]
+    documents = [load_results(folder) for folder in folders]  # no dry runs
     configs = [tomllib.loads((folder / "config.toml").read_text("utf-8")) for folder in folders]
     first, base = documents[0], {k: v for k, v in configs[0].items() if k != "seeds"}
     for folder, document, config in zip(folders, documents, configs, strict=True):

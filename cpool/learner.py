@@ -35,9 +35,11 @@ from cpool.predictor import Prediction, Predictor
 from cpool.processes import Processes
 from cpool.progress import Progress
 from cpool.resuming import check_settings, method_of
+from cpool.run_log import row_values, usage_values
 from cpool.seeding import derive, seeded
 from cpool.settings import TrainSettings
 from cpool.streams import Examples, Stream, Task
+from cpool.trackers import Trackers
 
 __all__ = ["Learner", "Prediction"]
 
@@ -62,6 +64,10 @@ class Learner:
         first: the number of its first task in the whole stream, for a learner of a part of it: a
             task draws the same random numbers wherever it is learned, so that models of parts
             merge into that of the whole (`cpool.exact.merge`).
+        trackers: where numbers go while it learns: names ("tensorboard", "wandb", "mlflow"), or
+            `cpool.trackers.Trackers`. `run` closes them at its end; after `fit_task` alone, call
+            `learner.trackers.close()`.
+        tracker_folder: of the files of trackers that are given by name.
         **changes: single training settings, such as `lr=0.01`.
 
     Example:
@@ -88,8 +94,12 @@ class Learner:
         quiet: bool = False,
         progress: Progress | None = None,
         first: int = 0,
+        trackers: Trackers | Sequence[str] = (),
+        tracker_folder: Path | str = "tracking",
         **changes: Any,
     ) -> None:
+        if not isinstance(trackers, Trackers):
+            trackers = Trackers(trackers, tracker_folder)
         base = train or (model.method.settings if model.method else TrainSettings())
         self.train = base.but(**changes)
         self.model, self.seed = model, seed
@@ -101,6 +111,7 @@ class Learner:
         self.predictor = Predictor(self.feed, self.accelerator.autocast)
         self.processes = model.passes.processes = Processes(self.accelerator)
         self.progress = progress or Progress(quiet or not self.processes.writes)
+        self.trackers = trackers if self.processes.writes else Trackers()
         self.matrix: AccuracyMatrix | None = None
         # A model may come with tasks: merged, or after one was forgotten.
         self.done: list[str] = [f"task {i}" for i in range(len(model.tasks))]
@@ -135,6 +146,7 @@ class Learner:
         """
         examples, name = self._training_data(data, name)
         index, number = len(self.done), self.next_number
+        self._track()
         started = time.perf_counter()
         with seeded(self.seed, "task", number), Truncations().once():
             fit, held = self._begin(data, examples, name)
@@ -154,7 +166,9 @@ class Learner:
         self.numbers.append(number)
         self.next_number = number + 1
         self.feed.refresh()
-        self.train_seconds += time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        self.train_seconds += seconds
+        self.trackers.log("seconds", {"train": seconds}, at=len(self.done))
 
     def loader_of(
         self, data: Task | Examples | tuple[Any, Any], name: str | None = None
@@ -232,8 +246,20 @@ class Learner:
         loader = self._batches(examples)
         label = f"task {index} ({name})"
         self.trained.add(self.model)
+        before = sum(map(len, self.losses))
+
+        def report(epoch: int, means: dict[str, float]) -> None:
+            self.trackers.log("train", {**means, "task": index}, at=before + epoch)
+
         return optimise(
-            self.model, loader, self.train, self.accelerator, index, self.progress, label
+            self.model,
+            loader,
+            self.train,
+            self.accelerator,
+            index,
+            self.progress,
+            label,
+            report if self.trackers.is_open else None,
         )
 
     def _split(self, examples: Examples) -> tuple[Examples, Examples | None]:
@@ -378,8 +404,11 @@ class Learner:
             self.matrix = AccuracyMatrix(len(stream))
         self.stream = check_same(self.stream, stream)
         self.model.name_classes(stream.class_names)
-        with Truncations().once():
-            self._run(stream, folder)
+        try:
+            with Truncations().once():
+                self._run(stream, folder)
+        finally:
+            self.trackers.close()
         return self.matrix
 
     def _run(self, stream: Stream, folder: Path | str | None) -> None:
@@ -400,10 +429,31 @@ class Learner:
         seen = stream[:] if stream.scenario == "domain" else stream[: trained + 1]
         started = time.perf_counter()
         row = self.evaluate(seen, told=stream.scenario == "task", cached=not last)
+        seconds = time.perf_counter() - started
         if last:
-            self.predict_seconds = time.perf_counter() - started
+            self.predict_seconds = seconds
         for task, accuracy in zip(seen, row, strict=True):
             self.matrix.update(trained, task.index, accuracy, len(task.test))
+        at = len(self.done)
+        self.trackers.log("test", row_values(self.matrix, trained), at)
+        self.trackers.log("slots", usage_values(self.usage), at)
+        self.trackers.log("seconds", {"evaluate": seconds}, at)
+
+    def _track(self) -> None:
+        """Begin a run in the trackers, unless one is open."""
+        if not self.trackers.names or self.trackers.is_open:
+            return
+        method = self.model.method
+        label = self.trackers.label or ("model" if method is None else method.name)
+        settings = {
+            "method": None if method is None else method.name,
+            **({} if method is None else method.hyper_parameters()),
+            "train": dict(self.train.__dict__),
+            "seed": self.seed,
+            "backbone": self.model.backbone.spec()["name"],
+            **({} if self.stream is None else {"stream": self.stream["name"]}),
+        }
+        self.trackers.open(f"{label}-seed{self.seed}", settings)
 
     def _save_if(self, folder: Path | str | None) -> None:
         if folder is not None:

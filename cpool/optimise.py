@@ -1,5 +1,6 @@
 """The steps of one task: a new optimiser over what trains now, and the epochs."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +11,9 @@ from torch.utils.data import DataLoader
 
 from cpool.errors import DataError
 from cpool.model import PromptedModel
+from cpool.output import Output
 from cpool.progress import Progress
+from cpool.run_log import TermMeans
 from cpool.settings import TrainSettings
 
 __all__ = ["make_optimizer", "optimise", "train_step"]
@@ -54,8 +57,21 @@ def optimise(
     task: int,
     progress: Progress,
     label: str,
+    report: Callable[[int, dict[str, float]], None] | None = None,
 ) -> list[float]:
-    """Train `model` on a task and return the mean loss of each epoch."""
+    """Train `model` on a task and return the mean loss of each epoch.
+
+    Args:
+        model: with the task begun.
+        loader: batches of the task.
+        train: how to train.
+        accelerator: an `accelerate.Accelerator`.
+        task: its number in the model.
+        progress: bars.
+        label: of the bar.
+        report: called after each epoch with its number, from 1, and the means of the loss and of
+            its terms.
+    """
     model.train()
     optimizer = make_optimizer(model, train)
     steps = train.epochs * len(loader)
@@ -63,10 +79,14 @@ def optimise(
     means = []
     for epoch in progress.track(range(train.epochs), label):
         total, count = 0.0, 0
+        terms = None if report is None else TermMeans()
+        seen = None if terms is None else terms.add
         for batch in progress.track(loader, f"epoch {epoch + 1}"):
-            loss = train_step(model, batch, train, accelerator, task, optimizer, schedule)
+            loss = train_step(model, batch, train, accelerator, task, optimizer, schedule, seen)
             total, count = total + float(loss), count + 1
         means.append(total / count)
+        if report is not None and terms is not None:
+            report(epoch + 1, terms.means())
     return means
 
 
@@ -78,20 +98,25 @@ def train_step(
     task: int,
     optimizer: Optimizer,
     schedule: LRScheduler | None,
+    seen: Callable[[Output], None] | None = None,
 ) -> Tensor:
-    """Do one step on a batch, and return its loss.
+    """Do one step on a batch, and return its loss; `seen` gets the answer, with its terms.
 
     Raises:
         DataError: a loss that is not finite; nothing was changed.
     """
     with accelerator.autocast():
-        loss = model(batch, task=task).loss
+        output: Output = model(batch, task=task)
+    loss = output.loss
+    assert loss is not None  # the batches of a task have labels
     if not torch.isfinite(loss):
         raise DataError(
             expected="a finite loss",
             got=f"{float(loss.detach())}",
             remedy="Lower lr, clip more (clip_norm), or look for NaN in the inputs.",
         )
+    if seen is not None:
+        seen(output)
     optimizer.zero_grad(set_to_none=True)
     accelerator.backward(loss)
     trained = [p for group in optimizer.param_groups for p in group["params"]]

@@ -146,7 +146,8 @@ class _Gather(torch.autograd.Function):
         padded = own.new_zeros(max(sizes), *own.shape[1:])
         padded[: len(own)] = own
         whole: Tensor = gather(padded)
-        return torch.cat([rows[:n] for rows, n in zip(whole.split(max(sizes)), sizes, strict=True)])
+        starts = [rank * max(sizes) for rank in range(group.count)]
+        return torch.cat([whole[a : a + n] for a, n in zip(starts, sizes, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:

@@ -14,10 +14,19 @@ import torch
 from cpool.backbones.families import FAMILIES, is_seq2seq, refused
 from cpool.errors import BackboneError, CpoolError, nearest
 
-__all__ = ["base_of", "load", "load_processor", "quiet", "resolve"]
+__all__ = [
+    "TOWERS",
+    "base_of",
+    "load",
+    "load_processor",
+    "model_class",
+    "quiet",
+    "resolve",
+    "without_heads",
+]
 
 EMBEDDED = Path(__file__).parent.parent / "assets" / "glyph-vit"
-_TOWERS = ("clip", "siglip")  # two-tower checkpoints: the vision tower is the backbone
+TOWERS = ("clip", "siglip")  # two-tower checkpoints: the vision tower is the backbone
 
 
 def base_of(model: Any) -> tuple[Any, Any]:
@@ -28,7 +37,7 @@ def base_of(model: Any) -> tuple[Any, Any]:
             got=type(model).__name__,
             remedy="Load it with transformers, or use `load_backbone(folder)`.",
         )
-    if model.config.model_type in _TOWERS and hasattr(model, "vision_model"):
+    if model.config.model_type in TOWERS and hasattr(model, "vision_model"):
         return model.vision_model, None
     if is_seq2seq(model.config):
         # The encoder reads; the whole is kept for its decoder, if it has words to give.
@@ -52,15 +61,15 @@ def load(source: str, dtype: torch.dtype) -> tuple[Any, Any]:
 
     try:
         config: Any = AutoConfig.from_pretrained(source)
-        if config.model_type in _TOWERS:
+        if config.model_type in TOWERS:
             config = config.vision_config
-        model, report = _model_class(config).from_pretrained(
+        model, report = model_class(config).from_pretrained(
             source,
             config=config,
             dtype=dtype,
             use_safetensors=True,
             output_loading_info=True,
-            **_without_heads(config),
+            **without_heads(config),
         )
     except CpoolError:
         raise
@@ -78,7 +87,8 @@ def load(source: str, dtype: torch.dtype) -> tuple[Any, Any]:
     return base, None if any("lm_head" in k for k in report["missing_keys"]) else whole
 
 
-def _model_class(config: Any) -> Any:
+def model_class(config: Any) -> Any:
+    """Return the class of transformers that a checkpoint with this configuration is loaded with."""
     import transformers
 
     kind = config.model_type
@@ -100,7 +110,8 @@ def _model_class(config: Any) -> Any:
     return transformers.AutoModel
 
 
-def _without_heads(config: Any) -> dict[str, Any]:
+def without_heads(config: Any) -> dict[str, Any]:
+    """Return the options of that class that leave out what is not used."""
     # Poolers are heads on top of the hidden states; without them the copy in memory is smaller.
     poolers = {"vit", "deit", "beit", "bert", "roberta", "xlm-roberta", "mpnet"}
     if config.model_type == "siglip_vision_model":

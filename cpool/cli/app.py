@@ -74,6 +74,16 @@ def run(
         Path | None,
         typer.Option(metavar="PATH", help="Take the trials of this search.json, or its folder."),
     ] = None,
+    ray: Annotated[
+        bool,
+        typer.Option("--ray", help="Do trials and runs side by side on a ray cluster (extra ray)."),
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="See if it starts: random weights, made-up data, no figures."
+        ),
+    ] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", help="Print only errors and the path of results.json.")
     ] = False,
@@ -82,7 +92,10 @@ def run(
     with guarded():
         from cpool.cli.run import Options, run_experiment
 
-        run_experiment(
+        start = run_experiment
+        if dry_run:
+            from cpool.cli.dry_run import rehearse as start
+        start(
             Options(
                 file,
                 out,
@@ -93,6 +106,7 @@ def run(
                 quiet,
                 search_only,
                 search_from,
+                ray,
             )
         )
 

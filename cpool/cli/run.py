@@ -15,6 +15,7 @@ from cpool.experiment.folder import RunFolder
 from cpool.experiment.overrides import parse_seeds
 from cpool.experiment.reading import read_experiment
 from cpool.experiment.runner import Runner
+from cpool.experiment.spread import Spread
 from cpool.progress import Progress
 from cpool.report import results_table
 
@@ -34,6 +35,7 @@ class Options:
     quiet: bool
     search_only: bool = False
     search_from: Path | None = None
+    ray: bool = False
 
     def command(self) -> str:
         """Return the command that goes on with this run."""
@@ -43,6 +45,7 @@ class Options:
         for change in self.sets:
             words += ["--set", change]
         words += ["--device", self.device] if self.device is not None else []
+        words += ["--ray"] if self.ray else []
         words += ["--search-only"] if self.search_only else []
         words += ["--search-from", str(self.search_from)] if self.search_from is not None else []
         return shlex.join([*words, *(["--quiet"] if self.quiet else []), "--resume"])
@@ -87,19 +90,24 @@ def run_experiment(options: Options) -> None:
             progress=progress,
             trials_from=options.search_from,
         )
+        voice.quiet |= not folder.writes  # of several processes, one speaks
+        work = Spread(runner, device=options.device) if options.ray else runner
         for line in opening(runner):
             voice.say(line)
         try:
-            runner.tune(lambda trial, record: voice.say(trial_line(runner, trial, record)))
+            work.tune(lambda trial, record: voice.say(trial_line(runner, trial, record)))
             for line in chosen_lines(runner):
                 voice.say(line)
             if options.search_only:
+                voice.say(f"Run it    cpool run {shlex.quote(str(folder.chosen))}")
                 return typer.echo(folder.search)
-            results = runner.run(lambda job, record: voice.say(finished_line(runner, job, record)))
+            results = work.run(lambda job, record: voice.say(finished_line(runner, job, record)))
         except KeyboardInterrupt:
             progress.close()
             typer.echo(_stopped(runner, options), err=True)
             raise
+    if not folder.writes:
+        return
     _report(folder, voice)
     if options.quiet:
         typer.echo(folder.results)

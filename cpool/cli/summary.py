@@ -61,7 +61,7 @@ def _search_line(runner: Runner) -> list[str]:
 def trial_line(runner: Runner, trial: Trial, record: dict[str, Any]) -> str:
     """Return the line about one finished trial."""
     width = max(len(entry.label) for entry in runner.experiment.methods)
-    of = len(trial.entry.candidates)
+    of = trial.entry.trials
     score = f"validation {_percent(record['accuracy'])} %"
     failed = f"  failed: {record['error']}" if record["error"] else ""
     return (

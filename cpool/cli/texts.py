@@ -33,6 +33,7 @@ Exit status: 0 done, 2 wrong input, 130 interrupted by Ctrl-C, 143 by SIGTERM
 \b
 Examples:
   cpool run experiment.toml
+  cpool run experiment.toml --dry-run
   cpool run experiment.toml --seeds 0 --set train.epochs=2 --out runs/short
   cpool run experiment.toml --set method.l2p.top_k=3 --set 'name="small k"'
   cpool run experiment.toml --resume

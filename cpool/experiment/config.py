@@ -1,13 +1,15 @@
 """Experiment: what a file asks for, checked and resolved."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
+from cpool.experiment.ranges import Range
 from cpool.methods import Method
 from cpool.settings import TrainSettings
 
-__all__ = ["Candidate", "Experiment", "MethodEntry", "SearchPlan"]
+__all__ = ["Candidate", "Experiment", "MethodEntry", "SearchPlan", "Space"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,23 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Space:
+    """What the trials of a row are drawn from, where there is no grid of them.
+
+    Attributes:
+        trials: how many.
+        make: from a point (dotted key → value) to its candidate; raises a `CpoolError` where the
+            method refuses the values.
+        corners: the candidates at both ends of each range and at each value of each list, with
+            which a method is tried before anything is trained.
+    """
+
+    trials: int
+    make: Callable[[Mapping[str, Any]], Candidate] = field(compare=False, repr=False)
+    corners: tuple[Candidate, ...] = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
 class MethodEntry:
     """One row of the experiment.
 
@@ -33,17 +52,30 @@ class MethodEntry:
         label: unique name of the row.
         method: with its hyper-parameters, before any search.
         train: the method's own settings, changed by `[train]`, changed by `[method.train]`.
-        grid: dotted key → values to try; empty without `[method.search]`.
-        candidates: the product of the grid, the last key changing fastest.
+        grid: dotted key → values to try, or a range of them; empty without `[method.search]`.
+        candidates: the product of the grid, the last key changing fastest; none where they are
+            drawn.
+        space: how they are drawn.
         chosen: the candidate that the search chose, or that the file names as chosen.
     """
 
     label: str
     method: Method
     train: TrainSettings
-    grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    grid: Mapping[str, tuple[Any, ...] | Range] = field(default_factory=dict)
     candidates: tuple[Candidate, ...] = ()
     chosen: Candidate | None = None
+    space: Space | None = None
+
+    @property
+    def trials(self) -> int:
+        """How many trials a search of it has."""
+        return len(self.candidates) if self.space is None else self.space.trials
+
+    @property
+    def samples(self) -> tuple[Candidate, ...]:
+        """With what to see whether a search can build the method: the grid, or the corners."""
+        return self.candidates if self.space is None else self.space.corners
 
     @property
     def final(self) -> "MethodEntry":
@@ -64,6 +96,8 @@ class SearchPlan:
         train_per_class: most training samples of a class in a task; None: all.
         validation_per_class: most samples of a class in a task to judge on; None: all.
         first_tasks: only so many tasks of the stream; None: all.
+        sampler: "grid" tries all points; "optuna" draws them, each after those before it.
+        trials: how many are drawn for each method; None for grids.
     """
 
     budget: int
@@ -72,6 +106,15 @@ class SearchPlan:
     train_per_class: int | None = None
     validation_per_class: int | None = None
     first_tasks: int | None = None
+    sampler: Literal["grid", "optuna"] = "grid"
+    trials: int | None = None
+
+    def options(self) -> dict[str, Any]:
+        """Return it as `[search]` holds it; a grid is what there was before there were samplers."""
+        values = asdict(self)
+        if self.sampler == "grid":
+            del values["sampler"], values["trials"]
+        return values
 
 
 @dataclass(frozen=True)
@@ -90,7 +133,9 @@ class Experiment:
         search: how settings are chosen; None: they are used as they are.
         not_run: methods that belong here and were left out → the reason, for tables.
         precision: "bf16" trains and predicts in mixed precision, "no" in that of the weights.
+        trackers: where the numbers of each run go while it learns; see `cpool.trackers`.
         source: the file.
+        stand_ins: of a dry run, the folder of made-up data; None: the run is a real one.
     """
 
     name: str
@@ -105,7 +150,14 @@ class Experiment:
     search: SearchPlan | None = None
     not_run: Mapping[str, str] = field(default_factory=dict)
     precision: str = "no"
+    trackers: tuple[str, ...] = ()
     source: str = field(default="", compare=False)
+    stand_ins: Path | None = field(default=None, compare=False)
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether it runs on random weights and made-up data, so that its figures mean nothing."""
+        return self.stand_ins is not None
 
     def with_chosen(self, chosen: Mapping[str, Candidate]) -> "Experiment":
         """Return a copy whose rows (by label) have chosen settings."""
@@ -113,6 +165,14 @@ class Experiment:
             replace(entry, chosen=chosen.get(entry.label, entry.chosen)) for entry in self.methods
         ]
         return replace(self, methods=tuple(rows))
+
+    def settled(self) -> "Experiment":
+        """Return the experiment without its search, the chosen settings in the methods."""
+        rows = [
+            MethodEntry(row.label, row.method, row.train)
+            for row in (entry.final for entry in self.methods)
+        ]
+        return replace(self, name=f"{self.name}-chosen", methods=tuple(rows), search=None)
 
     def resolved(self) -> dict[str, Any]:
         """Return the content of config.toml: all values, as a file that gives the same again."""
@@ -123,10 +183,12 @@ class Experiment:
             "threads": self.threads,
             "precision": None if self.precision == "no" else self.precision,
             "evaluate": self.evaluate,
+            "trackers": list(self.trackers) or None,
+            "dry_run": self.dry_run or None,  # no key of an experiment: nobody runs it again
             "backbone": dict(self.backbone),
             "stream": dict(self.stream),
             "train": dict(self.train),
-            "search": None if self.search is None else asdict(self.search),
+            "search": None if self.search is None else self.search.options(),
             "not_run": dict(self.not_run) or None,
             "method": [_resolved(entry) for entry in self.methods],
         }
@@ -140,7 +202,8 @@ def _resolved(entry: MethodEntry) -> dict[str, Any]:
         "label": entry.label,
         **entry.method.hyper_parameters(),
         "train": dict(entry.train.__dict__),
-        "search": dict(entry.grid) or None,
+        "search": {k: v.table() if isinstance(v, Range) else v for k, v in entry.grid.items()}
+        or None,
         "chosen": None if entry.chosen is None else dict(entry.chosen.settings),
     }
 

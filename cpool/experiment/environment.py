@@ -64,10 +64,11 @@ class Clock:
     Args:
         path: the file; what it holds from an earlier sitting is added to.
         device: of the models.
+        writes: whether this process keeps the file.
     """
 
-    def __init__(self, path: Path, device: str) -> None:
-        self.path, self.started = path, time.perf_counter()
+    def __init__(self, path: Path, device: str, *, writes: bool = True) -> None:
+        self.path, self.started, self.writes = path, time.perf_counter(), writes
         self.content = describe_environment(device)
         self.before = 0.0
         if path.is_file():
@@ -79,4 +80,5 @@ class Clock:
     def write(self) -> None:
         """Write what has passed so far."""
         self.content["seconds"] = self.before + time.perf_counter() - self.started
-        write_json(self.path, self.content)
+        if self.writes:
+            write_json(self.path, self.content)

@@ -12,6 +12,7 @@ import tomli_w
 
 from cpool._io import read_json, write_bytes, write_json
 from cpool.errors import CheckpointError, ConfigError
+from cpool.experiment.lock import FolderLock
 
 __all__ = ["RunFolder"]
 
@@ -38,8 +39,11 @@ class RunFolder:
         self.results = self.path / "results.json"
         self.search = self.path / "search.json"
         self.config = self.path / "config.toml"
+        self.chosen = self.path / "chosen.toml"
         self.environment = self.path / "environment.json"
         self.report = self.path / "report.html"
+        self.writes = True  # of several processes, one does
+        self._lock = FolderLock(self.path)
 
     def checkpoint(self, label: str, seed: int) -> Path:
         """Return the folder of a run's checkpoint."""
@@ -102,18 +106,31 @@ class RunFolder:
                     folder.rmdir()
 
     def open(self, config: Mapping[str, Any]) -> None:
-        """Make the folder and write config.toml.
+        """Make the folder, keep other runs out of it, and write config.toml.
 
         Raises:
             CheckpointError: the folder cannot be written.
+            ConfigError: another run is writing to it.
         """
+        if not self.writes:
+            return
+        self._lock.take()
         if not self.config.is_file():
             self.write_config(config)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Replace config.toml, atomically; a search adds what it chose."""
+        if not self.writes:
+            return
         header = "# The experiment as resolved; `cpool run` on this file repeats it.\n"
         write_bytes(self.config, (header + tomli_w.dumps(dict(config))).encode())
+
+    def write_chosen(self, config: Mapping[str, Any]) -> None:
+        """Write chosen.toml, an experiment that has what a search chose and no search."""
+        if not self.writes:
+            return
+        header = "# What the search chose; `cpool run` on this file does no search.\n"
+        write_bytes(self.chosen, (header + tomli_w.dumps(dict(config))).encode())
 
     def finished(self) -> dict[tuple[str, int], dict[str, Any]]:
         """Return the runs in results.json by label and seed; none when there is no such file."""
@@ -124,7 +141,17 @@ class RunFolder:
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Replace results.json, atomically."""
-        write_json(self.results, results)
+        if self.writes:
+            write_json(self.results, results)
+
+    def write_diagnostics(self, label: str, seed: int, drawn: Mapping[str, Any]) -> None:
+        """Write the diagnostics of a run."""
+        if self.writes:
+            write_json(self.diagnostics(label, seed), drawn)
+
+    def close(self) -> None:
+        """Let other runs have the folder."""
+        self._lock.release()
 
     def _stored(self) -> dict[str, Any]:
         try:
@@ -138,7 +165,7 @@ class RunFolder:
 
 
 def _differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Return the dotted keys whose values differ; a description may change.
+    """Return the dotted keys whose values differ; a description and trackers may change.
 
     What a search chose stands in the folder and not in the file that asked for the search.
     """
@@ -146,7 +173,8 @@ def _differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     old, new = _flat(then), _flat(tomllib.loads(tomli_w.dumps(now)))
     gone = [key for key in old if key not in new]
     keys = [*new, *(key for key in gone if not _CHOSEN.match(key))]
-    return [key for key in keys if key != "description" and old.get(key) != new.get(key)]
+    free = ("description", "trackers")
+    return [key for key in keys if key not in free and old.get(key) != new.get(key)]
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -7,9 +7,20 @@ from typing import Any
 
 from cpool.errors import ConfigError
 from cpool.experiment.checking import check_section
+from cpool.experiment.ranges import Range, is_range, read_range
 from cpool.experiment.schema import Section
 
-__all__ = ["check_budget", "check_chosen", "flat", "merged", "points_of", "read_grid"]
+__all__ = [
+    "check_budget",
+    "check_chosen",
+    "check_drawn",
+    "corners_of",
+    "flat",
+    "merged",
+    "only_lists",
+    "points_of",
+    "read_grid",
+]
 
 # What decides on which data a method is judged; a search that could change it would be none.
 _PROTOCOL = ("backbone", "evaluate", "search", "seed", "seeds", "stream", "test", "validation")
@@ -17,8 +28,8 @@ _PROTOCOL = ("backbone", "evaluate", "search", "seed", "seeds", "stream", "test"
 
 def read_grid(
     values: Mapping[str, Any], model: type[Section], where: str, source: str
-) -> dict[str, tuple[Any, ...]]:
-    """Return the grid as dotted key → values, in the order of the file.
+) -> dict[str, tuple[Any, ...] | Range]:
+    """Return the grid as dotted key → values or range, in the order of the file.
 
     Args:
         values: what `[method.search]` holds; "train.lr" may be one key or a table in a table.
@@ -27,10 +38,15 @@ def read_grid(
         source: the file, for the message.
 
     Raises:
-        ConfigError: no key, an empty list, a value twice, a value of a wrong type, or a key that
-            would change what the method is judged on.
+        ConfigError: no key, an empty list, a value twice, a value of a wrong type, a range that
+            is none, or a key that would change what the method is judged on.
     """
     grid = flat(values)
+    ranges = {
+        key: read_range(value, f"{where}.{key}", source)
+        for key, value in grid.items()
+        if is_range(value)
+    }
     for key in grid:
         root = key.partition(".")[0]
         if root in _PROTOCOL and root not in model.model_fields:
@@ -46,8 +62,12 @@ def read_grid(
             got=f"none in {source}",
             remedy='Add one, such as "train.lr" = [0.001, 0.01], or remove the table.',
         )
+    # Both ends of a range must be values of the setting, and say whether it is of whole numbers.
+    listed = {
+        key: [ranges[key].low, ranges[key].high] if key in ranges else grid[key] for key in grid
+    }
     checked = flat(
-        check_section(model, merged({}, grid), where, source).model_dump(exclude_unset=True)
+        check_section(model, merged({}, listed), where, source).model_dump(exclude_unset=True)
     )
     for key in grid:
         seen = checked[key]
@@ -57,7 +77,40 @@ def read_grid(
                 got=f"{list(seen)} in {source}",
                 remedy="Name each value once.",
             )
-    return {key: tuple(checked[key]) for key in grid}
+    return {key: _options(checked[key], ranges.get(key)) for key in grid}
+
+
+def only_lists(
+    grid: Mapping[str, tuple[Any, ...] | Range], where: str, source: str
+) -> dict[str, tuple[Any, ...]]:
+    """Return a grid that has no range.
+
+    Raises:
+        ConfigError: it has one.
+    """
+    lists = {key: values for key, values in grid.items() if not isinstance(values, Range)}
+    for key in grid:
+        if key not in lists:
+            raise ConfigError(
+                expected=f"a list of values in {where}.{key}, since search.sampler is a grid",
+                got=f"a range in {source}",
+                remedy='Write a list, or set sampler = "optuna" in [search] to draw from ranges.',
+            )
+    return lists
+
+
+def corners_of(grid: Mapping[str, tuple[Any, ...] | Range]) -> list[dict[str, Any]]:
+    """Return points that have both ends of each range and each value of each list.
+
+    >>> corners_of({"length": Range(2, 16), "train.lr": (0.1, 0.2, 0.3)})
+    [{'length': 2, 'train.lr': 0.1}, {'length': 16, 'train.lr': 0.2},
+     {'length': 2, 'train.lr': 0.3}]
+    """
+    ends = {k: (v.low, v.high) if isinstance(v, Range) else v for k, v in grid.items()}
+    return [
+        {key: values[number % len(values)] for key, values in ends.items()}
+        for number in range(max(map(len, ends.values())))
+    ]
 
 
 def points_of(grid: Mapping[str, tuple[Any, ...]]) -> list[dict[str, Any]]:
@@ -104,8 +157,36 @@ def check_chosen(
     )
 
 
+def check_drawn(
+    values: Mapping[str, Any],
+    grid: Mapping[str, tuple[Any, ...] | Range],
+    where: str,
+    source: str,
+) -> dict[str, Any]:
+    """Return the point that `[method.chosen]` names, of those that could have been drawn.
+
+    Raises:
+        ConfigError: it could not.
+    """
+    chosen = flat(values)
+    point: dict[str, Any] = {}
+    for key, options in grid.items():
+        if isinstance(options, Range):
+            point |= {key: chosen[key]} if chosen.get(key) in options else {}
+        else:
+            same = [value for value in options if _listed(value) == _listed(chosen.get(key))]
+            point |= {key: same[0]} if same else {}
+    if list(point) != list(grid) or set(chosen) != set(grid):
+        raise ConfigError(
+            expected=f"{where}.chosen, a point of {where}.search",
+            got=f"{chosen} in {source}",
+            remedy="`cpool run` writes this table; remove it to search anew.",
+        )
+    return point
+
+
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a table of tables as dotted key → value, in its order.
+    """Return a table of tables as dotted key → value, in its order; a range is a value.
 
     >>> flat({"train": {"lr": [1]}, "train.epochs": [2]})
     {'train.lr': [1], 'train.epochs': [2]}
@@ -113,7 +194,8 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in values.items():
         dotted = f"{prefix}.{key}" if prefix else key
-        result |= flat(value, dotted) if isinstance(value, Mapping) else {dotted: value}
+        table = isinstance(value, Mapping) and not is_range(value)
+        result |= flat(value, dotted) if table else {dotted: value}
     return result
 
 
@@ -132,6 +214,11 @@ def merged(section: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, An
         else:
             result[key] = value
     return result
+
+
+def _options(checked: list[Any], given: Range | None) -> tuple[Any, ...] | Range:
+    """Return the values of a list, or a range with its ends as the setting takes them."""
+    return tuple(checked) if given is None else Range(checked[0], checked[1], given.log)
 
 
 def _listed(value: Any) -> Any:

@@ -15,13 +15,18 @@ from cpool.errors import (
     unknown,
 )
 from cpool.experiment.config import Experiment
+from cpool.experiment.stand_ins import stand_in_backbone, stand_in_options
 from cpool.streams import Stream, load_stream
 
 __all__ = ["open_backbone", "open_stream"]
 
 
-def open_backbone(section: Mapping[str, Any]) -> Backbone:
+def open_backbone(section: Mapping[str, Any], dry: Experiment | None = None) -> Backbone:
     """Load the backbone of `[backbone]`.
+
+    Args:
+        section: arguments of `load_backbone`.
+        dry: an experiment; if it is a dry run, a small random backbone stands in.
 
     Raises:
         BackboneError: nothing under that name.
@@ -32,6 +37,8 @@ def open_backbone(section: Mapping[str, Any]) -> Backbone:
     slip = name != "embedded" and nearest(name, ["embedded"]) and not Path(name).exists()
     if slip:  # told at once, not after a long search of the hub
         raise unknown("backbone", name, ["embedded"])
+    if dry is not None and dry.dry_run:
+        return stand_in_backbone(dry)
     options = {key: value for key, value in section.items() if key != "name"}
     return load_backbone(name, **options)
 
@@ -45,6 +52,8 @@ def open_stream(experiment: Experiment, seed: int, backbone: Backbone | None = N
     """
     options = dict(experiment.stream)
     options.setdefault("seed", seed)
+    if experiment.stand_ins is not None:
+        options = stand_in_options(options, experiment.stand_ins)
     options = {key: value for key, value in options.items() if value is not None}
     stream = load_stream(options.pop("name"), **options)
     if backbone is not None:

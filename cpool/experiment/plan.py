@@ -32,10 +32,31 @@ def read_plan(
             got=f"{section.evaluate!r} in {source}",
             remedy="Remove the key; the test data are used once, with the chosen settings.",
         )
+    _check_sampler(section, source)
     _check_validation(section.validation, stream, kind, source)
     options = section.model_dump()
     options.pop("evaluate")
+    if section.sampler == "optuna" and section.trials is None:
+        options["trials"] = section.budget
     return SearchPlan(**options)
+
+
+def _check_sampler(section: SearchSection, source: str) -> None:
+    if section.trials is None:
+        return
+    if section.sampler == "grid":
+        raise ConfigError(
+            expected='search.trials only beside sampler = "optuna": a grid has as many trials as '
+            "points",
+            got=f"trials = {section.trials} in {source}",
+            remedy="Remove search.trials, or set the sampler.",
+        )
+    if section.trials > section.budget:
+        raise ConfigError(
+            expected=f"search.trials up to {section.budget} (search.budget)",
+            got=f"{section.trials} in {source}",
+            remedy="Lower it, or raise search.budget, which every method shares.",
+        )
 
 
 def _check_validation(

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cpool.errors import ConfigError, UnknownNameError
+from cpool.errors import ConfigError, UnknownNameError, unknown
 from cpool.experiment.checking import check_section, in_file
 from cpool.experiment.config import Experiment
 from cpool.experiment.overrides import apply_override
 from cpool.experiment.plan import read_plan
 from cpool.experiment.rows import name_of, read_rows
 from cpool.experiment.schema import BackboneSection, Top, Train, stream_section
+from cpool.trackers import KNOWN
 
 __all__ = ["read_experiment"]
 
@@ -69,6 +70,9 @@ def _resolve(raw: dict[str, Any], stem: str, source: str) -> Experiment:
         raise ConfigError(
             expected="different seeds", got=f"{top.seeds} in {source}", remedy="Name each once."
         )
+    for name in top.trackers:
+        if name not in KNOWN:
+            raise unknown("tracker", name, KNOWN)
     backbone = check_section(BackboneSection, top.backbone, "backbone", source)
     kind = stream_section(name_of(top.stream, "stream", source))
     stream = check_section(kind, top.stream, "stream", source)
@@ -87,6 +91,7 @@ def _resolve(raw: dict[str, Any], stem: str, source: str) -> Experiment:
         train=train,
         methods=methods,
         precision=top.precision,
+        trackers=tuple(top.trackers),
         search=plan,
         not_run=top.not_run,
         source=source,

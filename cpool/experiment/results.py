@@ -113,6 +113,7 @@ def results_document(
         "version": __version__,
         "scenario": stream.scenario,
         "evaluated_on": experiment.evaluate,
+        **({"dry_run": True} if experiment.dry_run else {}),
         "complete": len(runs) == planned,
         "features_seconds": features_seconds,
         "backbone": backbone.spec(),

@@ -6,8 +6,17 @@ from typing import Any
 
 from cpool.errors import ConfigError, CpoolError
 from cpool.experiment.checking import check_section, in_file
-from cpool.experiment.config import Candidate, MethodEntry, SearchPlan
-from cpool.experiment.grid import check_budget, check_chosen, merged, points_of, read_grid
+from cpool.experiment.config import Candidate, MethodEntry, SearchPlan, Space
+from cpool.experiment.grid import (
+    check_budget,
+    check_chosen,
+    check_drawn,
+    corners_of,
+    merged,
+    only_lists,
+    points_of,
+    read_grid,
+)
 from cpool.experiment.schema import grid_section, method_section
 from cpool.methods import method_from
 
@@ -128,15 +137,22 @@ def _entry(
             remedy="Add a table [search] with budget = 4, or remove the grid.",
         )
     grid = read_grid(whole["search"], _grid_model(section, name), f"{where}.search", source)
-    check_budget(grid, plan.budget, f"{where}.search", source)
-    points = points_of(grid)
-    candidates = tuple(
-        replace(_method(merged(plain, point), name, label, train, source), settings=point)
-        for point in points
-    )
-    chosen = None
-    if whole.get("chosen") is not None:
-        chosen = candidates[check_chosen(whole["chosen"], points, where, source)]
+
+    def make(point: Mapping[str, Any]) -> Candidate:
+        made = _method(merged(plain, point), name, label, train, source)
+        return replace(made, settings=point)
+
+    named = whole.get("chosen")
+    if plan.sampler == "optuna":
+        assert plan.trials is not None
+        space = Space(plan.trials, make, tuple(make(point) for point in corners_of(grid)))
+        chosen = None if named is None else make(check_drawn(named, grid, where, source))
+        return MethodEntry(label, base.method, base.train, grid, (), chosen, space)
+    lists = only_lists(grid, f"{where}.search", source)
+    check_budget(lists, plan.budget, f"{where}.search", source)
+    points = points_of(lists)
+    candidates = tuple(make(point) for point in points)
+    chosen = None if named is None else candidates[check_chosen(named, points, where, source)]
     return MethodEntry(label, base.method, base.train, grid, candidates, chosen)
 
 

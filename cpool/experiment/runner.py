@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from cpool._io import write_json
 from cpool.backbones import Backbone
 from cpool.cache import QueryCache
 from cpool.data import PreparedCache
@@ -25,9 +24,11 @@ from cpool.experiment.results import results_document, run_record
 from cpool.experiment.search import Search, Trial
 from cpool.learner import Learner
 from cpool.meter import PeakMemory
+from cpool.processes import Processes
 from cpool.progress import Progress
 from cpool.seeding import seeded
 from cpool.streams import Stream
+from cpool.trackers import Trackers, check_trackers
 
 __all__ = ["Runner"]
 
@@ -63,13 +64,17 @@ class Runner:
         self.experiment, self.folder = experiment, folder
         self.progress = progress or Progress(quiet=True)
         folder.check(experiment.resolved(), resume)
+        with named(experiment.source, "trackers"):
+            check_trackers(experiment.trackers)
         if experiment.threads is not None:
             torch.set_num_threads(experiment.threads)
         self.accelerator = make_accelerator(device, experiment.precision)
+        self.processes = Processes(self.accelerator)
+        folder.writes = self.processes.writes
         with named(experiment.source, "the stream"):
             open_stream(experiment, experiment.seeds[0])  # before the weights are loaded
         with named(experiment.source, "the backbone"):
-            backbone = open_backbone(experiment.backbone)
+            backbone = open_backbone(experiment.backbone, experiment)
         self.backbone: Backbone = backbone.to(self.accelerator.device)
         with named(experiment.source, "the stream"):
             self.stream = open_stream(experiment, experiment.seeds[0], self.backbone)
@@ -78,6 +83,8 @@ class Runner:
         for entry in experiment.methods:
             with named(experiment.source, f"the method {entry.label!r}"):
                 self._check(entry)
+        self._seed: int | None = None
+        self._stream, self._prepared = self.stream, PreparedCache()
         self.jobs = jobs_of(experiment)
         self.records = folder.finished() if resume else {}
 
@@ -85,7 +92,7 @@ class Runner:
         if self.experiment.search is None:
             return None
         with named(self.experiment.source, "the search"):
-            return Search(
+            search = Search(
                 self.experiment,
                 self.backbone,
                 self.folder.search,
@@ -93,13 +100,15 @@ class Runner:
                 self.progress,
                 trials_from,
             )
+        search.log.writes = self.processes.writes
+        return search
 
     def _check(self, entry: MethodEntry) -> None:
-        """Build the method once, or every candidate of its grid, on the streams they will see."""
+        """Build the method once, or what a search will try, on the streams they will see."""
         streams = [self.stream]
         candidates = [Candidate({}, entry.final.method, entry.final.train)]
         if self.search is not None and entry in self.search.rows:
-            candidates, streams = list(entry.candidates), [self.stream, self.search.stream]
+            candidates, streams = list(entry.samples), [self.stream, self.search.stream]
         for candidate in candidates:
             learner = self._learner(candidate, self.experiment.seeds[0])
             for stream in streams:
@@ -111,6 +120,7 @@ class Runner:
         seed: int,
         cache: QueryCache | None = None,
         prepared: PreparedCache | None = None,
+        trackers: Trackers | tuple[str, ...] = (),
     ) -> Learner:
         with seeded(seed, "build"):
             model = row.method.build(self.backbone)
@@ -120,6 +130,7 @@ class Runner:
             seed=seed,
             cache=self.cache if cache is None else cache,
             prepared=prepared,
+            trackers=trackers,
             accelerator=self.accelerator,
             progress=self.progress,
         )
@@ -139,15 +150,17 @@ class Runner:
             ConfigError: all trials of a method failed.
             CheckpointError: the folder cannot be written.
         """
+        self.processes.wait()  # all have looked into the folder
         self.folder.open(self.experiment.resolved())
         if self.search is None:
             return
-        clock = Clock(self.folder.environment, str(self.accelerator.device))
+        clock = self._clock()
         with named(self.experiment.source, "the search"):
             self.search.run(on_trial)
             self.experiment = self.experiment.with_chosen(self.search.chosen())
         self.jobs = jobs_of(self.experiment)
         self.folder.write_config(self.experiment.resolved())
+        self.folder.write_chosen(self.experiment.settled().resolved())
         clock.write()
 
     def run(
@@ -164,21 +177,36 @@ class Runner:
         Raises:
             CheckpointError: the folder cannot be written, or holds a damaged checkpoint.
         """
-        self.tune(on_trial)
-        clock = Clock(self.folder.environment, str(self.accelerator.device))
-        todo = [job for job in self.jobs if (job.entry.label, job.seed) not in self.records]
-        seed, stream, prepared = None, self.stream, PreparedCache()
-        for job in self.progress.track(todo, "runs"):
-            if job.seed != seed:
-                # Prepared images belong to the splits of one seed, so a new seed starts anew.
-                seed, stream, prepared = job.seed, self.stream_of(job.seed), PreparedCache()
-                self._warm(stream)
-            record = self._one(job, stream, prepared)
-            self.records[job.entry.label, job.seed] = record
-            self.folder.write_results(self.results())
-            clock.write()
-            on_finish(job, record)
-        return self.results()
+        try:
+            self.tune(on_trial)
+            clock = self._clock()
+            for job in self.progress.track(self.todo, "runs"):
+                record = self.one(job)
+                self.records[job.entry.label, job.seed] = record
+                self.folder.write_results(self.results())
+                clock.write()
+                on_finish(job, record)
+            return self.results()
+        finally:
+            self.folder.close()
+
+    @property
+    def todo(self) -> list[Job]:
+        """The runs that are not done yet."""
+        return [job for job in self.jobs if (job.entry.label, job.seed) not in self.records]
+
+    def _clock(self) -> Clock:
+        device = str(self.accelerator.device)
+        return Clock(self.folder.environment, device, writes=self.folder.writes)
+
+    def one(self, job: Job) -> dict[str, Any]:
+        """Do one run, and return its entry in the results, which are not written."""
+        if job.seed != self._seed:
+            # Prepared images belong to the splits of one seed, so a new seed starts anew.
+            self._seed, self._prepared = job.seed, PreparedCache()
+            self._stream = self.stream_of(job.seed)
+            self._warm(self._stream)
+        return self._one(job, self._stream, self._prepared)
 
     def stream_of(self, seed: int) -> Stream:
         """Return the stream as runs with `seed` see it."""
@@ -193,7 +221,8 @@ class Runner:
         self.features_samples += self.cache.misses - before
 
     def _one(self, job: Job, stream: Stream, prepared: PreparedCache) -> dict[str, Any]:
-        learner = self._learner(job.entry, job.seed, prepared=prepared)
+        trackers = self._trackers(job.entry.label)
+        learner = self._learner(job.entry, job.seed, prepared=prepared, trackers=trackers)
         memory = PeakMemory(self.accelerator.device)
         with memory.measure():
             learner.run(stream, self.folder.checkpoint(job.entry.label, job.seed), resume=True)
@@ -202,7 +231,7 @@ class Runner:
             untrained = untrained_accuracy(self.backbone, stream, self.cache, job.seed)
         drawn = describe_pools(learner, stream)
         if drawn is not None:
-            write_json(self.folder.diagnostics(job.entry.label, job.seed), drawn)
+            self.folder.write_diagnostics(job.entry.label, job.seed, drawn)
         return run_record(
             learner,
             job.entry,
@@ -212,6 +241,12 @@ class Runner:
             frozen_seconds=self.features_seconds / self.features_samples,
             search=None if self.search is None else self.search.record(job.entry),
         )
+
+    def _trackers(self, label: str) -> Trackers:
+        """Return trackers of one run; nothing is opened."""
+        name = self.experiment.name
+        names = () if self.experiment.dry_run else self.experiment.trackers
+        return Trackers(names, self.folder.path / "tracking", project=name, label=label)
 
     def results(self) -> dict[str, Any]:
         """Return the content of results.json as of now."""

@@ -60,6 +60,8 @@ class SearchSection(Section):
     train_per_class: Annotated[int, Field(ge=1)] | None = None
     validation_per_class: Annotated[int, Field(ge=1)] | None = None
     first_tasks: Annotated[int, Field(ge=1)] | None = None
+    sampler: Literal["grid", "optuna"] = "grid"
+    trials: Annotated[int, Field(ge=1)] | None = None
     evaluate: str = "validation"
 
 
@@ -72,6 +74,7 @@ class Top(Section):
     threads: Annotated[int, Field(ge=1)] | None = None
     precision: Literal["no", "bf16"] = "no"
     evaluate: Literal["test", "validation"] = "test"
+    trackers: list[str] = []
     backbone: dict[str, Any] = {}
     stream: dict[str, Any]
     train: dict[str, Any] = {}

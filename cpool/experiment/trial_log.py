@@ -28,6 +28,7 @@ class TrialLog:
 
     def __init__(self, file: Path, head: Mapping[str, Any], source: Path | None = None) -> None:
         self.file, self.head = file, head
+        self.writes = True  # of several processes, one does
         path = file if file.is_file() else source
         self.trials: list[dict[str, Any]] = [] if path is None else self._read(path)
 
@@ -64,7 +65,8 @@ class TrialLog:
 
     def write(self) -> None:
         """Replace the file, atomically."""
-        write_json(self.file, {**self.head, "trials": self.trials})
+        if self.writes:
+            write_json(self.file, {**self.head, "trials": self.trials})
 
 
 def identity(entry: MethodEntry, candidate: Candidate) -> dict[str, Any]:

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from plotly.colors import sample_colorscale
+from plotly.colors import get_colorscale, sample_colorscale
 
 __all__ = ["HeatCell", "HeatTable", "accuracy_heat", "span_of", "usage_heat", "usage_summary"]
 
 SCALE = "Cividis"  # safe for colour-blind eyes, and monotone in grey
+_STOPS = get_colorscale(SCALE)  # by name, each lookup would build all scales of plotly anew
 WIDE = 24
 
 
@@ -125,7 +126,7 @@ def _shares(counts: Sequence[Sequence[int | float]]) -> Float[np.ndarray, "tasks
 
 
 def _colours(share: float) -> tuple[str, str]:
-    (background,) = sample_colorscale(SCALE, [min(1.0, max(0.0, share))])
+    (background,) = sample_colorscale(_STOPS, [min(1.0, max(0.0, share))])
     red, green, blue = (float(part) for part in background[4:-1].split(","))
     light = 0.299 * red + 0.587 * green + 0.114 * blue > 130
     return f"rgb({red:.0f} {green:.0f} {blue:.0f})", "#000" if light else "#fff"

@@ -30,12 +30,16 @@ _NUMBERS = (
 )
 
 
-def load_results(path: Path | str) -> dict[str, Any]:
+def load_results(path: Path | str, *, dry: bool = False) -> dict[str, Any]:
     """Read the results.json at `path`, or in the run directory `path`, and check it.
+
+    Args:
+        path: the file or folder.
+        dry: take those of a dry run too, whose figures mean nothing.
 
     Raises:
         CheckpointError: there is no such file, or it is not JSON.
-        DataError: it holds something else than the results of a run.
+        DataError: it holds something else than the results of a run, or those of a dry run.
     """
     path = Path(path)
     file = path / "results.json" if path.is_dir() else path
@@ -45,7 +49,14 @@ def load_results(path: Path | str) -> dict[str, Any]:
             got="no such file",
             remedy="Give the directory that `cpool run` wrote; an interrupted run: `--resume`.",
         )
-    return check_results(read_json(file), source=str(file))
+    results = check_results(read_json(file), source=str(file))
+    if results.get("dry_run") and not dry:
+        raise DataError(
+            expected=f"the results of a real run in {file}",
+            got="those of a dry run: random weights and made-up data",
+            remedy="Run the experiment without --dry-run.",
+        )
+    return results
 
 
 def check_results(results: Any, source: str = "the results") -> dict[str, Any]:
@@ -78,6 +89,8 @@ def notes_of(results: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[s
     notes = []
     for one in several:
         name = str(one.get("name") or "This run")
+        if one.get("dry_run"):
+            notes.append(f"{name} is a dry run on random weights: its figures mean nothing.")
         if one.get("complete") is False:
             notes.append(f"{name} is not complete: only its finished runs are shown.")
         if one.get("evaluated_on", "test") != "test":

@@ -90,7 +90,16 @@ def _seeds(document: Results) -> Any:
     return sorted({run["seed"] for run in document["runs"] if run.get("seed") is not None})
 
 
-_PLAN = ("budget", "validation", "seed", "train_per_class", "validation_per_class", "first_tasks")
+_PLAN = (
+    "budget",
+    "validation",
+    "seed",
+    "train_per_class",
+    "validation_per_class",
+    "first_tasks",
+    "sampler",  # of drawn trials; grids have neither
+    "trials_each",
+)
 
 
 def _search(document: Results) -> Any:

@@ -19,7 +19,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 VENV = os.path.join(ROOT, ".venv")
 PYTHON = os.path.join(VENV, "bin", "python")
 LOG = os.path.join(VENV, "setup.log")
-EXTRAS = {"run": "", "test": "[avalanche,continuum,dev,lightning,onnx,peft,text]"}
+EXTRAS = {"run": "", "test": "[avalanche,continuum,dev,lightning,onnx,peft,ray,text]"}
 REMEDIES = {
     "No space left": "Free about 8 GB on this disk, then run the same command again.",
     "ensurepip": "Install Python's venv module (Debian: apt-get install python3-venv).",

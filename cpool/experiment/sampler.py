@@ -1,0 +1,108 @@
+"""The next point of a search that draws: optuna's tree-structured Parzen estimator, replayable."""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from cpool.errors import MissingDependencyError
+from cpool.experiment.ranges import Range
+from cpool.seeding import derive
+
+__all__ = ["draw", "need_optuna"]
+
+Values = Mapping[str, "tuple[Any, ...] | Range"]
+
+
+def need_optuna() -> None:
+    """Refuse to go on without optuna.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        import optuna  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError(
+            expected='the package optuna, for search.sampler = "optuna"',
+            got="none",
+            remedy="Install it with: pip install 'continual-prompt-pool[search]'",
+        ) from error
+
+
+def draw(
+    values: Values,
+    done: Sequence[tuple[Mapping[str, Any], float | None]],
+    trials: int,
+    *seed: int | str,
+) -> dict[str, Any]:
+    """Return the point to try next, which depends on the arguments alone.
+
+    The study is made anew from what was tried, and its sampler seeded by how much that is: so a
+    search that was stopped goes on as if it had not been.
+
+    Args:
+        values: what each setting may be: a range, or a list of unrelated values.
+        done: the points tried so far, in order, with what each was worth; None: it failed.
+        trials: how many there will be; a third of them, 10 at most, are drawn at random first.
+        seed: parts of the seed.
+
+    Raises:
+        MissingDependencyError: optuna is not installed.
+    """
+    need_optuna()
+    import optuna
+
+    space = {key: _distribution(options) for key, options in values.items()}
+    first = min(10, max(2, trials // 3))
+    # optuna takes seeds of 32 bits.
+    number = derive(*seed, "trial", len(done)) % 2**32
+    with _quiet():
+        sampler = optuna.samplers.TPESampler(n_startup_trials=first, seed=number)
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        for point, value in done:
+            params = {key: _place(values[key], point[key]) for key in values}
+            # A failed trial would be forgotten by the sampler, which shall keep away from it.
+            worth = 0.0 if value is None else value
+            study.add_trial(
+                optuna.trial.create_trial(params=params, distributions=space, value=worth)
+            )
+        drawn = study.ask(space).params
+    return {key: _value(values[key], drawn[key]) for key in values}
+
+
+def _distribution(options: tuple[Any, ...] | Range) -> Any:
+    from optuna import distributions
+
+    if not isinstance(options, Range):
+        # By their places: values may be lists, which are no categories of optuna.
+        return distributions.CategoricalDistribution(tuple(range(len(options))))
+    if options.whole:
+        return distributions.IntDistribution(int(options.low), int(options.high), log=options.log)
+    return distributions.FloatDistribution(options.low, options.high, log=options.log)
+
+
+def _place(options: tuple[Any, ...] | Range, value: Any) -> Any:
+    if isinstance(options, Range):
+        return value
+    return [_listed(option) for option in options].index(_listed(value))
+
+
+def _value(options: tuple[Any, ...] | Range, place: Any) -> Any:
+    return place if isinstance(options, Range) else options[place]
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep optuna from announcing each study on standard error."""
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)

@@ -1,0 +1,161 @@
+"""What stands in for backbone and data in a dry run: the same forms, without what they hold."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cpool.backbones import Backbone
+from cpool.backbones.small import small_backbone
+from cpool.backbones.small_config import small_config
+from cpool.experiment.config import Candidate, Experiment, MethodEntry
+from cpool.experiment.stand_in_data import (
+    TEST,
+    TRAIN,
+    filled,
+    write_data,
+    write_images,
+    write_texts,
+)
+from cpool.streams.registry import STREAMS
+
+__all__ = ["assumed", "stand_in_backbone", "stand_in_options"]
+
+# A class has four rows to learn from, one for validation and one for the test.
+_FEW = {"train_per_class": 5, "test_per_class": 1}
+# How many classes the folders of the papers have, where they are not there to be counted.
+_FOLDERS = {"cifar100": 100, "imagenet-r": 200}
+_MANY = 50
+_DEPTH = 6  # the deepest layer that a method takes by default (ConvPrompt)
+_A_TASK = 4  # classes, where nothing says how many there are
+
+
+def stand_in_backbone(experiment: Experiment) -> Backbone:
+    """Return a small random backbone of the kind and depth that the experiment names."""
+    section = dict(experiment.backbone)
+    texts = sorted(set(_strings([e.method.hyper_parameters() for e in experiment.methods])))
+    return small_backbone(
+        section.pop("name"), texts=[*texts, *_listed(experiment.stream)], **section
+    )
+
+
+def assumed(experiment: Experiment) -> list[str]:
+    """Return what of the forms is not known but assumed, a sentence each."""
+    name, said = experiment.backbone["name"], []
+    origin = small_config(name).origin
+    if origin.startswith("its name"):
+        said.append(f"Kind and depth of {name} are assumed from {origin}.")
+    options = experiment.stream
+    while options.get("options"):
+        options = options["options"]
+    path = options.get("path")
+    if path is not None and not Path(path).exists() and not _listed(options):
+        known = Path(path).name in _FOLDERS
+        many = str(_FOLDERS[Path(path).name]) if known else f"{_A_TASK} a task"
+        said.append(f"{path} is not there: its classes are assumed to be {many}.")
+    return said
+
+
+def stand_in_options(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the options of the same stream on made-up data.
+
+    The builder stays the same, so that it checks the options as ever. Digits, which come with
+    scikit-learn, and text files that are there are used themselves, a few rows of each class.
+
+    Args:
+        options: of `load_stream`, with the name.
+        folder: where the data is written, once.
+    """
+    changed = _opened(options, folder, few="of" not in STREAMS[options["name"]].options)
+    if "of" not in STREAMS[options["name"]].options:
+        changed |= {k: v for k, v in _FEW.items() if k in STREAMS[options["name"]].options}
+    return changed
+
+
+def _opened(options: Mapping[str, Any], folder: Path, few: bool) -> dict[str, Any]:
+    """Return options that read made-up data; an arrangement's say it in what it arranges."""
+    changed = dict(options)
+    name, inner = str(changed.get("name", "")), changed.get("options") or {}
+    if "of" in changed:
+        of = str(changed["of"])
+        if of not in STREAMS:  # a file or folder
+            place = _write({"path": of, **changed}, folder, few)
+            return {**changed, "of": str(place)}
+        inner = _opened({"name": of, **inner}, folder, few)
+        del inner["name"]
+        if "data" in inner:  # arrangements hand it on, and take it beside `of` alone
+            changed["data"] = inner.pop("data")
+        return {**changed, **({"options": inner} if inner else {})}
+    if "path" in changed:
+        place = _write(changed, folder, few)
+        return {**{k: v for k, v in changed.items() if k != "test_path"}, "path": str(place)}
+    if "data" in STREAMS[name].options:
+        write_data(folder / "data", _listed(options))
+        changed["data"] = str(folder / "data")
+    return changed
+
+
+def _write(options: Mapping[str, Any], folder: Path, few: bool) -> Path:
+    """Write a folder of images or a file of texts for `path`, and return its place."""
+    path, rows = Path(options["path"]), (5, 1) if few else (TRAIN, TEST)
+    if path.suffix.lower() in (".csv", ".jsonl"):
+        return path if path.is_file() else _texts(options, folder / "texts.csv", *rows)
+    place = folder / "images"
+    if not place.exists():
+        classes = _classes(options, path)
+        # Tasks of many classes have rows enough.
+        write_images(place, classes, *((2, 1) if few and len(classes) >= _MANY else rows))
+    return place
+
+
+def _classes(options: Mapping[str, Any], path: Path) -> list[str]:
+    root = path / "train" if (path / "train").is_dir() else path
+    there = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
+    listed, tasks = _listed(options), options.get("tasks")
+    if there or listed:
+        return there or listed
+    count = _A_TASK * (tasks if isinstance(tasks, int) else 5)
+    return filled([], _FOLDERS.get(path.name, count))
+
+
+def _texts(options: Mapping[str, Any], file: Path, train: int, test: int) -> Path:
+    columns = [options.get("text") or "text", options.get("label") or "label"]
+    split, task = options.get("split") or "split", options.get("task")
+    domains = options.get("scenario") == "domain"
+    tasks = options.get("tasks")
+    count = tasks if isinstance(tasks, int) else 5
+    names = _listed(options) or filled([], _A_TASK if domains else _A_TASK * count)
+    rows = [
+        [name, part]
+        for part, many in (("train", train), ("test", test))
+        for name in names
+        for _ in range(many)
+    ]
+    columns.append(split)
+    if domains:
+        rows = [[*row, f"domain {k}"] for k in range(count) for row in rows]
+    elif task is not None:
+        rows = [[*row, f"task {names.index(row[0]) // _A_TASK}"] for row in rows]
+    if domains or task is not None:
+        columns.append(task or "task")
+    if not file.exists():
+        write_texts(file, columns, rows)
+    return file
+
+
+def _listed(options: Mapping[str, Any]) -> list[str]:
+    """Return the names of classes that the options of a stream hold, in order."""
+    tasks, order = options.get("tasks"), options.get("class_order")
+    listed = [*(tasks if isinstance(tasks, list | tuple) else ()), order or ()]
+    return list(dict.fromkeys(name for group in listed for name in _strings(group)))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Yield the texts in a nested value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _strings(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _strings(inner)

@@ -1,0 +1,127 @@
+"""Learning the tasks of a stream apart, on the workers of a ray cluster, and merging the models."""
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cpool.backbones import Backbone
+from cpool.checkpoint import load_state
+from cpool.errors import MissingDependencyError, StateError
+from cpool.exact import branch_off, merge
+from cpool.learner import Learner
+from cpool.settings import TrainSettings
+from cpool.streams import Stream, Task
+
+__all__ = ["learn_apart"]
+
+
+def learn_apart(
+    learner: Learner, stream: Stream, load: Callable[[], Backbone], *, attempts: int = 3
+) -> Learner:
+    """Learn the tasks that are left of a stream at the same time, and return a learner of all.
+
+    Each task is learned by a worker of its own, from a model without tasks (`branch_off`), and the
+    models are merged in the order of the stream: the same as learning one task after the other,
+    for the methods of which `cpool.exact` can promise that. What the first task trains for all,
+    such as the prompt of a first session, has to be there: let the learner learn that task before.
+
+    ray connects to the cluster that RAY_ADDRESS names, or to one that runs on this machine, or
+    starts one here. What travels is a task's data to its worker, and a checkpoint back.
+
+    Args:
+        learner: before its first task, or after some.
+        stream: of which it has learned the first tasks.
+        load: makes the frozen model on a worker, such as `lambda: load_backbone("embedded")`.
+        attempts: how often a task whose worker is lost is begun.
+
+    Raises:
+        StateError, PoolError: a method whose tasks depend on each other, named before anything is
+            sent; or a task whose workers were all lost.
+        MissingDependencyError: without ray.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingDependencyError(
+            expected="the package ray",
+            got="none",
+            remedy="Install it with: pip install 'continual-prompt-pool[ray]'",
+        ) from error
+    model = learner.model
+    start = branch_off(model)  # refuses what does not merge
+    trained = any(branch.lasting for branch in model.prompter or ())
+    if trained and not model.tasks:
+        raise StateError(
+            expected="the prompt of the first session, which all tasks share",
+            got="a learner before its first task",
+            remedy="Call learner.fit_task(stream[0]) first; the other tasks go to workers.",
+        )
+    model.name_classes(stream.class_names)
+    if not ray.is_initialized():
+        ray.init(logging_level=logging.WARNING, log_to_driver=False, include_dashboard=False)
+    with tempfile.TemporaryDirectory() as folder:
+        empty = Learner(start, learner.train, seed=learner.seed, quiet=True).save(folder).parent
+        files = ray.put(_read(empty))
+    remote = ray.remote(max_retries=attempts - 1, num_cpus=1)(_learn)
+    settings = (model.method, learner.train, learner.seed, list(stream.class_names))
+    answers = [
+        remote.remote(load, files, *settings, task, torch.get_num_threads())
+        for task in stream[len(learner.done) :]
+    ]
+    for answer in learner.progress.track(answers, "tasks"):
+        part = _filled(branch_off(model), ray.get(answer))
+        model = merge(model, part)
+    done = Learner(
+        model,
+        learner.train,
+        seed=learner.seed,
+        cache=learner.feed.cache,
+        accelerator=learner.accelerator,
+        progress=learner.progress,
+    )
+    done.done = [*learner.done, *(task.name for task in stream[len(learner.done) :])]
+    return done
+
+
+def _learn(
+    load: Callable[[], Backbone],
+    files: dict[str, bytes],
+    method: Any,
+    train: TrainSettings,
+    seed: int,
+    names: Sequence[str],
+    task: Task,
+    threads: int,
+) -> dict[str, bytes]:
+    """On a worker: learn one task, and return the files of a checkpoint."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    torch.set_num_threads(threads)
+    model = _filled(method.build(load()), files)
+    model.name_classes(names)
+    # A prompt that is there stays, and no probe trains it again.
+    for branch in model.prompter or ():
+        branch.growing = not branch.lasting
+    if hasattr(model.head, "training_session"):
+        model.head.training_session = False
+    learner = Learner(model, train, seed=seed, first=task.index, quiet=True)
+    learner.fit_task(task)
+    with tempfile.TemporaryDirectory() as folder:
+        return _read(learner.save(folder).parent)
+
+
+def _read(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def _filled(model: Any, files: dict[str, bytes]) -> Any:
+    """Fill a model from the files of a checkpoint."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        load_state(model, folder)
+    return model
