@@ -57,7 +57,7 @@ def small_backbone(
         made: Any = model_class(config)
         build = getattr(made, "from_config", made)
         model = build(config, **without_heads(config)).eval()
-    query = {"pooling": pooling, "normalize": normalize, "layers": layers}
+    query: dict[str, Any] = {"pooling": pooling, "normalize": normalize, "layers": layers}
     return wrap_model(model, processor, name=f"{name} (random, small)", dtype=dtype, **query)
 
 
@@ -81,6 +81,8 @@ def _words(texts: Iterable[str], kind: str) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
+    made: Any = PreTrainedTokenizerFast
+
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
@@ -96,7 +98,7 @@ def _words(texts: Iterable[str], kind: str) -> Any:
         core.post_processor = processors.TemplateProcessing(
             single=f"{start}$A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
         )
-    return PreTrainedTokenizerFast(
+    return made(
         tokenizer_object=core,
         pad_token="<pad>",
         bos_token="<s>",

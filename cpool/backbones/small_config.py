@@ -11,18 +11,18 @@ from cpool.errors import BackboneError
 __all__ = ["SmallConfig", "small_config"]
 
 WIDTH, HEADS = 32, 4
-_DEPTHS = ("num_hidden_layers", "num_layers", "num_decoder_layers", "n_layer", "n_layers")
+_DEPTHS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
 
 _VIT_B16: dict[str, Any] = {"num_hidden_layers": 12, "patch_size": 16}
-_T5_LARGE: dict[str, Any] = {"num_layers": 24, "num_decoder_layers": 24}
+_T5_LARGE: dict[str, Any] = {"num_layers": 24}
 # What the experiments of papers name: kind and what decides whether a method fits.
 _BY_NAME: dict[str, tuple[str, dict[str, Any]]] = {
     "facebook/deit-base-patch16-224": ("deit", _VIT_B16),
     "facebook/dinov2-base": ("dinov2", {"num_hidden_layers": 12, "patch_size": 14}),
     "google-bert/bert-base-uncased": ("bert", {"num_hidden_layers": 12}),
-    "google-t5/t5-base": ("t5", {"num_layers": 12, "num_decoder_layers": 12}),
+    "google-t5/t5-base": ("t5", {"num_layers": 12}),
     "google-t5/t5-large": ("t5", _T5_LARGE),
-    "google-t5/t5-small": ("t5", {"num_layers": 6, "num_decoder_layers": 6}),
+    "google-t5/t5-small": ("t5", {"num_layers": 6}),
     "google/vit-base-patch16-224": ("vit", _VIT_B16),
     "google/vit-base-patch16-224-in21k": ("vit", _VIT_B16),
     "openai-community/gpt2": ("gpt2", {"n_layer": 12}),
@@ -75,8 +75,9 @@ def small_config(name: str, depth: int | None = None) -> SmallConfig:
     """Return a small configuration of the kind that a name means; nothing is downloaded.
 
     The kind is that of the backbone, and so is the depth, up to `depth`, since methods name
-    layers; widths, heads and images are small. They are read from the folder, package or copy of the hub on this machine, else from
-    a table of names; where neither knows it, the name says the kind, and the depth is that of its
+    layers; widths, heads and images are small, and a decoder that only answers has two layers.
+    They are read from the folder, package or copy of the hub on this machine, else from a table of
+    names; where neither knows it, the name says the kind, and the depth is that of its
     configuration class.
 
     Args:
@@ -159,6 +160,8 @@ def _small(config: Any, depth: int | None) -> Any:
     changes = {key: value for key, value in sizes.items() if known.get(key) is not None}
     if FAMILIES.get(config.model_type) and FAMILIES[config.model_type].kind == "vision":
         changes["image_size"] = 2 * _patch(known)
+    if known.get("num_decoder_layers") is not None:
+        changes["num_decoder_layers"] = 2
     for key in _DEPTHS if depth is not None else ():
         if known.get(key) is not None:
             changes[key] = min(known[key], depth)

@@ -56,7 +56,8 @@ class Spread:
         self.config = runner.experiment.resolved()  # without what a search will choose
         self.ray = _ray()
         if not self.ray.is_initialized():
-            self.ray.init(logging_level=logging.WARNING, log_to_driver=False, include_dashboard=False)
+            quiet = {"logging_level": logging.WARNING, "log_to_driver": False}
+            self.ray.init(include_dashboard=False, **quiet)
         kind = runner.accelerator.device.type
         cores = runner.experiment.threads or 1
         self.needs = {"num_gpus": 1} if kind == "cuda" else {"num_cpus": cores}

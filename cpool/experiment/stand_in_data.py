@@ -18,7 +18,7 @@ from cpool.streams.text import BANKING77
 __all__ = ["filled", "write_data", "write_images", "write_texts"]
 
 TRAIN, TEST = 40, 10  # rows of a class, where the builder takes as many of them as it wants
-_VERBS, _NOUNS = "show find open close send stop play move".split(), "card song room taxi".split()
+_VERBS, _NOUNS = ("show", "find", "open", "close", "send"), ("card", "song", "room", "taxi")
 
 
 def filled(names: Sequence[str], count: int) -> list[str]:
@@ -88,7 +88,7 @@ def _fashion(folder: Path, names: Sequence[str]) -> None:
 
 
 def _cifar(folder: Path, names: Sequence[str]) -> None:
-    rng, arrays = np.random.default_rng(2), {}
+    rng, arrays = np.random.default_rng(2), dict[str, Any]()
     for part, count in (("train", TRAIN), ("test", TEST)):
         arrays[f"x_{part}"] = rng.integers(0, 256, (100 * count, 32, 32, 3), dtype=np.uint8)
         arrays[f"y_{part}"] = np.repeat(np.arange(100), count)

@@ -7,7 +7,7 @@ from typing import Any
 from cpool.backbones import Backbone
 from cpool.backbones.small import small_backbone
 from cpool.backbones.small_config import small_config
-from cpool.experiment.config import Candidate, Experiment, MethodEntry
+from cpool.experiment.config import Experiment
 from cpool.experiment.stand_in_data import (
     TEST,
     TRAIN,
@@ -24,7 +24,7 @@ __all__ = ["assumed", "stand_in_backbone", "stand_in_options"]
 _FEW = {"train_per_class": 5, "test_per_class": 1}
 # How many classes the folders of the papers have, where they are not there to be counted.
 _FOLDERS = {"cifar100": 100, "imagenet-r": 200}
-_MANY = 50
+_MANY = 30  # classes, from which on two rows of each are enough
 _DEPTH = 6  # the deepest layer that a method takes by default (ConvPrompt)
 _A_TASK = 4  # classes, where nothing says how many there are
 
@@ -32,10 +32,10 @@ _A_TASK = 4  # classes, where nothing says how many there are
 def stand_in_backbone(experiment: Experiment) -> Backbone:
     """Return a small random backbone of the kind and depth that the experiment names."""
     section = dict(experiment.backbone)
-    texts = sorted(set(_strings([e.method.hyper_parameters() for e in experiment.methods])))
-    return small_backbone(
-        section.pop("name"), texts=[*texts, *_listed(experiment.stream)], **section
-    )
+    settings = [part for e in experiment.methods for part in (e.method.hyper_parameters(), e.grid)]
+    texts = [*sorted(set(_strings(settings))), *_listed(experiment.stream)]
+    depth = 1 + max([_DEPTH, *_layers([section, *settings])])
+    return small_backbone(section.pop("name"), texts=texts, depth=depth, **section)
 
 
 def assumed(experiment: Experiment) -> list[str]:
@@ -96,14 +96,13 @@ def _opened(options: Mapping[str, Any], folder: Path, few: bool) -> dict[str, An
 
 def _write(options: Mapping[str, Any], folder: Path, few: bool) -> Path:
     """Write a folder of images or a file of texts for `path`, and return its place."""
-    path, rows = Path(options["path"]), (5, 1) if few else (TRAIN, TEST)
+    path = Path(options["path"])
     if path.suffix.lower() in (".csv", ".jsonl"):
-        return path if path.is_file() else _texts(options, folder / "texts.csv", *rows)
+        return path if path.is_file() else _texts(options, folder / "texts.csv", few)
     place = folder / "images"
     if not place.exists():
         classes = _classes(options, path)
-        # Tasks of many classes have rows enough.
-        write_images(place, classes, *((2, 1) if few and len(classes) >= _MANY else rows))
+        write_images(place, classes, *_rows(len(classes), few))
     return place
 
 
@@ -117,13 +116,21 @@ def _classes(options: Mapping[str, Any], path: Path) -> list[str]:
     return filled([], _FOLDERS.get(path.name, count))
 
 
-def _texts(options: Mapping[str, Any], file: Path, train: int, test: int) -> Path:
+def _rows(classes: int, few: bool) -> tuple[int, int]:
+    """Return how many rows a class has for training and for the test."""
+    if not few:
+        return TRAIN, TEST
+    return (2, 1) if classes >= _MANY else (5, 1)
+
+
+def _texts(options: Mapping[str, Any], file: Path, few: bool) -> Path:
     columns = [options.get("text") or "text", options.get("label") or "label"]
     split, task = options.get("split") or "split", options.get("task")
     domains = options.get("scenario") == "domain"
     tasks = options.get("tasks")
     count = tasks if isinstance(tasks, int) else 5
     names = _listed(options) or filled([], _A_TASK if domains else _A_TASK * count)
+    train, test = _rows(len(names), few)
     rows = [
         [name, part]
         for part, many in (("train", train), ("test", test))
@@ -147,6 +154,18 @@ def _listed(options: Mapping[str, Any]) -> list[str]:
     tasks, order = options.get("tasks"), options.get("class_order")
     listed = [*(tasks if isinstance(tasks, list | tuple) else ()), order or ()]
     return list(dict.fromkeys(name for group in listed for name in _strings(group)))
+
+
+def _layers(value: Any, named: bool = False) -> Iterator[int]:
+    """Yield the numbers under keys of layers in a nested value, counted from either end."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _layers(inner, named or key.endswith("layers"))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _layers(inner, named)
+    elif named and isinstance(value, int):
+        yield abs(value)
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -26,6 +26,8 @@ FORMS = {
 # Fewer tasks and classes for the tests alone; the forms are checked in full.
 SHORTER = {
     "cifar100": ["stream.tasks=2", "stream.path=data/eight"],
+    "text-15": ['stream.tasks=[["entailment", "neutral stance"], ["cb yes", "cb no"]]'],
+    "text-4": ['stream.tasks=[["World", "Sports"], ["Film", "Written Work"]]'],
     "imagenet-r": ["stream.tasks=2", "stream.path=data/eight"],
 }
 
