@@ -36,13 +36,13 @@ def main() -> None:
             sys.exit(f"{page.PAGE.relative_to(ROOT)} is out of date: python -m benchmarks.peers")
         return
     if not args.page:
-        found = read_json(page.RESULTS) if page.RESULTS.is_file() else {"comparisons": {}}
         for comparison in COMPARISONS:
             if not args.names or comparison.name in args.names:
                 made = compare(comparison, args.folder.resolve(), args.seeds)
-                found = {"schema": 1, "comparisons": {**found["comparisons"]}}
-                found["comparisons"][comparison.name] = {**made, "machine": machine()}
-                write_json(page.RESULTS, found)
+                # Read now: another run may have written the other comparisons meanwhile.
+                old = read_json(page.RESULTS)["comparisons"] if page.RESULTS.is_file() else {}
+                new = {**old, comparison.name: {**made, "machine": machine()}}
+                write_json(page.RESULTS, {"schema": 1, "comparisons": new})
     write_bytes(page.PAGE, page.content().encode())
     print(page.PAGE.relative_to(ROOT))
 

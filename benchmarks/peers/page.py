@@ -30,8 +30,9 @@ each library that needs one of its own, runs all of them, and writes this page.
   median over the rounds, with the least and the largest in brackets. *Whole* is building the
   model, training all tasks, and evaluating all tasks seen so far after each; imports are not in it.
   *Afresh* is one more evaluation of all tasks, for which cpool may use nothing that it kept. The
-  seconds are those of the processor, which other work on the machine hardly changes; seconds of the
-  clock are in `benchmarks/results/peers.json`, too.
+  seconds are those of the processor: other work on the machine changes them less than those of the
+  clock, which are in `benchmarks/results/peers.json`, but not little. With three rounds,
+  differences within the brackets say nothing.
 - **s**: those seconds of the whole run, median.
 - **accuracy**: average accuracy after the last task in percent, **forgetting** in points, both
   [from the same matrix](metrics.md); mean ± sample deviation over the seeds.
@@ -44,10 +45,13 @@ ABOUT = {
     "digits": """\
 Split Digits in five tasks, on the model that comes with cpool (five layers, 128 wide, 16 patches).
 The image models of all libraries were checked to give the same query features before each run. What
-differs by design: Avalanche gives prompts the position of [CLS] and holds two copies of the model;
-both it and cpool share ten slots among the tasks. CapyMOA has five slots for each task, chooses
-among a task's own in training, and multiplies the logits of other classes by 0 rather than leaving
-them out; *cpool, slots a task* has as many slots, and freezes those of earlier tasks.""",
+differs by design: Avalanche gives prompts the position of [CLS], starts the head from larger
+weights, and holds two copies of the model; both it and cpool share ten slots among the tasks.
+*Avalanche, started as cpool* has prompts without a position, as in the JAX code, and the head's
+start of cpool. CapyMOA has five slots for each task, chooses among a task's own in training, and
+multiplies the logits of other classes by 0 rather than leaving them out, so that the rows of a task
+are trained against zeros; *cpool, slots a task* has as many slots, and freezes those of earlier
+tasks.""",
     "vit-tiny": """\
 The same images at 224 × 224 on a model of the size of ViT-Ti/16 (12 layers, 192 wide, 196 patches).
 Its weights are random, so that times and sizes mean something, and accuracies do not.""",
@@ -66,7 +70,7 @@ DIVIDED = {
 }
 
 
-def ratios(found: Mapping[str, Any], peer: str, what: str) -> list[float]:
+def ratios(found: Mapping[str, Any], peer: str, what: str, over: str | None = None) -> list[float]:
     """Return how a peer compares with the base, one number a round.
 
     Args:
@@ -74,8 +78,10 @@ def ratios(found: Mapping[str, Any], peer: str, what: str) -> list[float]:
         peer: its name.
         what: a key of `DIVIDED` (times as fast as the base), "model" or "peak" (share of the
             base's memory), or "accuracy" (points ahead).
+        over: another peer in the place of the base.
     """
-    runs, base = ({r["seed"]: r for r in found["peers"][n]["runs"]} for n in (peer, found["base"]))
+    both = (peer, over or found["base"])
+    runs, base = ({r["seed"]: r for r in found["peers"][n]["runs"]} for n in both)
     pairs = [(runs[seed], base[seed]) for seed in sorted(runs.keys() & base.keys())]
     if what in DIVIDED:
         part, key = DIVIDED[what]
@@ -159,7 +165,9 @@ def budget(found: Mapping[str, Any]) -> str:
 def judged(target: Target, comparisons: Mapping[str, Any]) -> str | None:
     """Return a row of the table of targets; None where it was not measured."""
     found = comparisons.get(target.comparison)
-    values = ratios(found, OURS, target.what) if found else []
+    if found is None or (target.over or found["base"]) not in found["peers"]:
+        return None
+    values = ratios(found, OURS, target.what, target.over)
     if not values:
         return None
     middle = statistics.mean(values) if target.what == "accuracy" else statistics.median(values)

@@ -105,19 +105,19 @@ def main() -> None:
         )
         rows = Rows(tokenizer, job["template"], stream["names"])
         model = get_peft_model(base, config, adapter_name="task0")
-    trained = 0
+    trained: dict[int, int] = {}  # an adapter of an earlier task may still say that it trains
     for t, task in enumerate(tasks):
         with run.time("train"):
             if t:
                 model.add_adapter(f"task{t}", config)
             model.set_adapter(f"task{t}")
             train(model, rows, task, job)
-        trained += sum(p.numel() for p in model.parameters() if p.requires_grad)
+        trained |= {id(p): p.numel() for p in model.parameters() if p.requires_grad}
         with run.time("evaluate"):
             run.matrix.append(evaluate(model, rows, tasks[: t + 1], job["batch_size"]))
     with run.time("evaluate_afresh"):
         evaluate(model, rows, tasks, job["batch_size"])
-    run.write(model=[*model.parameters(), *model.buffers()], trained=trained)
+    run.write(model=[*model.parameters(), *model.buffers()], trained=sum(trained.values()))
 
 
 def evaluate(model: Any, rows: Rows, tasks: Sequence[dict[str, Any]], size: int) -> list[float]:

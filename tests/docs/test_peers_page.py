@@ -92,6 +92,15 @@ def test_targets(what, bound, above, ours, met) -> None:
     assert page.judged(Target("elsewhere", what, "aim", bound, above), {"digits": found}) is None
 
 
+def test_a_target_may_compare_with_another_peer_than_the_base() -> None:
+    found = compared([run_of(0, 1.0, accuracy=0.8)], [run_of(0, 1.0, accuracy=0.9)])
+    target = Target("digits", "accuracy", "aim", 0.0, True, over="other")
+    assert page.judged(target, {"digits": found}) is None  # not measured
+    other = {"error": None, "versions": {}, "runs": [run_of(0, 1.0, accuracy=0.75)]}
+    found["peers"]["other"] = other
+    assert cells(page.judged(target, {"digits": found})) == ["aim", "5.0", "yes"]
+
+
 def test_every_target_is_judged_on_the_page() -> None:
     said = page.PAGE.read_text(encoding="utf-8")
     for target in TARGETS:
