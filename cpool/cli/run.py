@@ -1,5 +1,6 @@
 """`cpool run`: says what it will do, does it, and says what came out."""
 
+import contextlib
 import shlex
 import sys
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ def run_experiment(options: Options) -> None:
     folder = RunFolder(options.out or Path("runs") / experiment.name)
     progress = Progress(options.quiet)
     voice = _Voice(options.quiet, progress)
-    with terminable():
+    with terminable(), contextlib.closing(folder):
         runner = Runner(
             experiment,
             folder,
