@@ -178,7 +178,9 @@ class Branch(nn.Module):
         if self.per_task:
             self.pool.freeze_all()
             self.policy.freeze_all()
-            if self.growing and (self.sessions is None or task < self.sessions):
+            # By what is there, not by the task's number: one that was branched off counts anew.
+            full = self.sessions is not None and len(self.pool) >= self.sessions * self.per_task
+            if self.growing and not full:
                 self._grow(self.per_task, task)
                 self._make_room(task)
         elif isinstance(self.policy, TopK):
@@ -215,9 +217,8 @@ class Branch(nn.Module):
             )
 
     def clear(self) -> None:
-        """Know no task any more; slots that are for all tasks stay, and no more are grown."""
+        """Know no task any more; slots that are for all tasks stay."""
         if self.lasting:
-            self.growing = False
             if isinstance(self.policy, DomainRouter):
                 self.policy.clear()
             return

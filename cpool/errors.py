@@ -15,6 +15,7 @@ CpoolError
 """
 
 import difflib
+import importlib.util
 from collections.abc import Iterable
 
 __all__ = [
@@ -28,7 +29,9 @@ __all__ = [
     "PoolError",
     "StateError",
     "UnknownNameError",
+    "missing_extra",
     "nearest",
+    "need_extra",
     "unknown",
 ]
 
@@ -92,6 +95,34 @@ class CheckpointError(CpoolError, RuntimeError):
 
 class MissingDependencyError(CpoolError, ImportError):
     """An extra that is not installed."""
+
+
+def need_extra(extra: str, *modules: str) -> None:
+    """Refuse to go on without the packages of an extra.
+
+    Args:
+        extra: its name.
+        modules: that are imported from it; the one of the extra's name by default.
+
+    Raises:
+        MissingDependencyError: one is not installed; the message has the command that installs it.
+    """
+    for module in modules or (extra,):
+        if importlib.util.find_spec(module) is None:
+            raise missing_extra(extra, module)
+
+
+def missing_extra(extra: str, module: str | None = None) -> MissingDependencyError:
+    """Build the error for a module of an extra, that of its name by default.
+
+    >>> print(missing_extra("ray"))
+    expected the package ray; got none. Install it with: pip install 'continual-prompt-pool[ray]'
+    """
+    return MissingDependencyError(
+        expected=f"the package {module or extra}",
+        got="none",
+        remedy=f"Install it with: pip install 'continual-prompt-pool[{extra}]'",
+    )
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:

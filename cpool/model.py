@@ -104,8 +104,10 @@ class PromptedModel(PromptedNetwork):
         if self.trunk is not None or not self.head.fits:
             return True
         # A head that decides at each task whether it trains has to train in the first one.
-        sessions = self.head.sessions if isinstance(self.head, SessionHead) else None
-        return self.prompter is not None and task < (1 if sessions is None else sessions)
+        head = self.head if isinstance(self.head, SessionHead) else None
+        if self.prompter is None or (head is not None and head.over):
+            return False
+        return task < (1 if head is None or head.sessions is None else head.sessions)
 
     def begin_task(
         self,

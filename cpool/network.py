@@ -270,7 +270,7 @@ class PromptedNetwork(nn.Module):
             DataError: `batch["query"]` of a wrong shape, or not finite.
         """
         if "query" not in batch:
-            return self.passes.trunk(batch, self.backbone.query)
+            return self.passes.unprompted(batch, self.backbone.query)
         query = self._on_device(batch["query"])
         if query.ndim != 2 or query.shape[1] != self.backbone.query_size:
             raise DataError(
@@ -285,7 +285,7 @@ class PromptedNetwork(nn.Module):
         self, batch: Mapping[str, Tensor], task: int | None
     ) -> tuple[Float[Tensor, "B F"], Prompts | None]:
         if self.trunk is not None:
-            return self.passes.trunk(batch, self._trunk_features), None
+            return self.passes.unprompted(batch, self._trunk_features), None
         query = self.query(batch) if self.needs_query else None
         if self.plain:
             assert query is not None

@@ -173,8 +173,8 @@ class Passes:
         finally:
             self.processes = group
 
-    def trunk(self, batch: Mapping[str, Tensor], run: Callable[..., Tensor]) -> Tensor:
-        """Run a model without prompts, such as one that trains, and share the pass likewise.
+    def unprompted(self, batch: Mapping[str, Tensor], run: Callable[..., Tensor]) -> Tensor:
+        """Share a pass without prompts likewise: the query's, or one of a model that trains.
 
         Args:
             batch: B samples.

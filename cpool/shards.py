@@ -11,7 +11,7 @@ import torch
 
 from cpool.backbones import Backbone
 from cpool.checkpoint import load_state
-from cpool.errors import MissingDependencyError, StateError
+from cpool.errors import StateError, need_extra
 from cpool.exact import branch_off, merge
 from cpool.learner import Learner
 from cpool.settings import TrainSettings
@@ -44,14 +44,9 @@ def learn_apart(
             sent; or a task whose workers were all lost.
         MissingDependencyError: without ray.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise MissingDependencyError(
-            expected="the package ray",
-            got="none",
-            remedy="Install it with: pip install 'continual-prompt-pool[ray]'",
-        ) from error
+    need_extra("ray")
+    import ray
+
     model = learner.model
     start = branch_off(model)  # refuses what does not merge
     trained = any(branch.lasting for branch in model.prompter or ())
@@ -103,11 +98,6 @@ def _learn(
     torch.set_num_threads(threads)
     model = _filled(method.build(load()), files)
     model.name_classes(names)
-    # A prompt that is there stays, and no probe trains it again.
-    for branch in model.prompter or ():
-        branch.growing = not branch.lasting
-    if hasattr(model.head, "training_session"):
-        model.head.training_session = False
     learner = Learner(model, train, seed=seed, first=task.index, quiet=True)
     learner.fit_task(task)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,22 +1,12 @@
 """One run of cpool's L2P on a stream of images; see `benchmarks.peers`."""
 
-import numpy as np
 import torch
 import transformers.models.vit.modeling_vit  # noqa: F401 (else imported while the clock runs)
 
 import cpool
+from benchmarks.peers.as_task import as_task
 from benchmarks.peers.measured import Run, images
-from cpool.data import as_examples
 from cpool.methods import L2P
-from cpool.streams import Task
-
-
-def as_task(index: int, arrays: dict[str, np.ndarray]) -> Task:
-    """Return a task of a stream."""
-    train = as_examples((arrays["x"], arrays["y"]))
-    test = as_examples((arrays["x_test"], arrays["y_test"]))
-    classes = tuple(sorted(set(arrays["y"].tolist())))
-    return Task(index, f"task {index}", classes, train, train.take([]), test)
 
 
 def main() -> None:
@@ -48,7 +38,7 @@ def main() -> None:
     with torch.no_grad():
         query = backbone.query(backbone.prepare(tasks[0]["x_test"][:8]))
     far = run.check_features(query)
-    stream = [as_task(t, arrays) for t, arrays in enumerate(tasks)]
+    stream = [as_task(t, a, sorted(set(a["y"].tolist()))) for t, a in enumerate(tasks)]
     for task in stream:
         with run.time("train"):
             learner.fit_task(task)

@@ -1,24 +1,12 @@
 """One run of cpool's prompt tuning on a stream of texts, the task told; see `benchmarks.peers`."""
 
-from typing import Any
-
-import numpy as np
 import torch
 import transformers.models.llama.modeling_llama  # noqa: F401 (else while the clock runs)
 
 import cpool
+from benchmarks.peers.as_task import as_task
 from benchmarks.peers.measured import Run, texts
-from cpool.data import as_examples
 from cpool.methods import PromptTuning
-from cpool.streams import Task
-
-
-def as_task(index: int, content: dict[str, list[Any]]) -> Task:
-    """Return a task of a stream."""
-    train = as_examples((content["x"], np.array(content["y"])))
-    test = as_examples((content["x_test"], np.array(content["y_test"])))
-    classes = tuple(content["classes"])
-    return Task(index, f"task {index}", classes, train, train.take([]), test)
 
 
 def main() -> None:
@@ -44,7 +32,7 @@ def main() -> None:
             schedule="constant",
             clip_norm=job["clip_norm"],
         )
-    tasks = [as_task(t, content) for t, content in enumerate(stream["tasks"])]
+    tasks = [as_task(t, content, content["classes"]) for t, content in enumerate(stream["tasks"])]
     for task in tasks:
         with run.time("train"):
             learner.fit_task(task)

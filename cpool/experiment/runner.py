@@ -154,7 +154,7 @@ class Runner:
         self.folder.open(self.experiment.resolved())
         if self.search is None:
             return
-        clock = self._clock()
+        clock = self.clock()
         with named(self.experiment.source, "the search"):
             self.search.run(on_trial)
             self.experiment = self.experiment.with_chosen(self.search.chosen())
@@ -179,12 +179,10 @@ class Runner:
         """
         try:
             self.tune(on_trial)
-            clock = self._clock()
+            clock = self.clock()
             for job in self.progress.track(self.todo, "runs"):
                 record = self.one(job)
-                self.records[job.entry.label, job.seed] = record
-                self.folder.write_results(self.results())
-                clock.write()
+                self.keep(job, record, clock)
                 on_finish(job, record)
             return self.results()
         finally:
@@ -195,7 +193,14 @@ class Runner:
         """The runs that are not done yet."""
         return [job for job in self.jobs if (job.entry.label, job.seed) not in self.records]
 
-    def _clock(self) -> Clock:
+    def keep(self, job: Job, record: dict[str, Any], clock: Clock) -> None:
+        """Take the entry of a finished run into the results, and write them."""
+        self.records[job.entry.label, job.seed] = record
+        self.folder.write_results(self.results())
+        clock.write()
+
+    def clock(self) -> Clock:
+        """Start to count the seconds of a sitting."""
         device = str(self.accelerator.device)
         return Clock(self.folder.environment, device, writes=self.folder.writes)
 

@@ -4,29 +4,13 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cpool.errors import MissingDependencyError
+from cpool.errors import need_extra
 from cpool.experiment.ranges import Range
 from cpool.seeding import derive
 
-__all__ = ["draw", "need_optuna"]
+__all__ = ["draw"]
 
 Values = Mapping[str, "tuple[Any, ...] | Range"]
-
-
-def need_optuna() -> None:
-    """Refuse to go on without optuna.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-    """
-    try:
-        import optuna  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError(
-            expected='the package optuna, for search.sampler = "optuna"',
-            got="none",
-            remedy="Install it with: pip install 'continual-prompt-pool[search]'",
-        ) from error
 
 
 def draw(
@@ -49,7 +33,7 @@ def draw(
     Raises:
         MissingDependencyError: optuna is not installed.
     """
-    need_optuna()
+    need_extra("search", "optuna")
     import optuna
 
     space = {key: _distribution(options) for key, options in values.items()}

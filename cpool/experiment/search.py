@@ -10,12 +10,11 @@ from cpool._version import __version__
 from cpool.backbones import Backbone
 from cpool.cache import QueryCache
 from cpool.data import PreparedCache
-from cpool.errors import ConfigError, CpoolError
+from cpool.errors import ConfigError, CpoolError, need_extra
 from cpool.experiment.code import source_digest
 from cpool.experiment.config import Candidate, Experiment, MethodEntry, SearchPlan
 from cpool.experiment.drawn import candidate_of, drawn_identity, drawn_trials, next_point
 from cpool.experiment.features import warm
-from cpool.experiment.sampler import need_optuna
 from cpool.experiment.trial_log import SCHEMA, TrialLog, identity, jsonable
 from cpool.experiment.trials import run_trial, trial_stream
 from cpool.learner import Learner
@@ -71,7 +70,7 @@ class Search:
         assert experiment.search is not None
         self.plan: SearchPlan = experiment.search
         if self.plan.sampler == "optuna":
-            need_optuna()
+            need_extra("search", "optuna")
         self.make, self.progress, self.backbone = make, progress, backbone
         self.entries = experiment.methods
         self.stream: Stream = trial_stream(experiment, self.plan, backbone)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpool.errors import ConfigError, MissingDependencyError, StateError
-from cpool.experiment.environment import Clock
+from cpool.errors import ConfigError, StateError, need_extra
 from cpool.experiment.jobs import Job, jobs_of
 from cpool.experiment.runner import Runner
 from cpool.experiment.search import Trial
@@ -54,7 +53,10 @@ class Spread:
     ) -> None:
         self.runner, self.device = runner, device
         self.config = runner.experiment.resolved()  # without what a search will choose
-        self.ray = _ray()
+        need_extra("ray")
+        import ray
+
+        self.ray: Any = ray
         if not self.ray.is_initialized():
             quiet = {"logging_level": logging.WARNING, "log_to_driver": False}
             self.ray.init(include_dashboard=False, **quiet)
@@ -115,7 +117,7 @@ class Spread:
     ) -> dict[str, Any]:
         self.tune(on_trial)
         runner = self.runner
-        clock = Clock(runner.folder.environment, str(runner.accelerator.device))
+        clock = runner.clock()
 
         def keep(job: Job) -> Callable[[Any], None]:
             def done(answer: tuple[dict[str, Any], Any, tuple[float, int]]) -> None:
@@ -123,9 +125,7 @@ class Spread:
                 self.seconds[worker] = seconds
                 runner.features_seconds = sum(s for s, _ in self.seconds.values())
                 runner.features_samples = sum(n for _, n in self.seconds.values())
-                runner.records[job.entry.label, job.seed] = record
-                runner.folder.write_results(runner.results())
-                clock.write()
+                runner.keep(job, record, clock)
                 on_finish(job, record)
 
             return done
@@ -222,15 +222,3 @@ class _Worker:
         (job,) = [j for j in runner.jobs if (j.entry.label, j.seed) == (label, seed)]
         record = runner.one(job)
         return record, os.getpid(), (runner.features_seconds, runner.features_samples)
-
-
-def _ray() -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        raise MissingDependencyError(
-            expected="the package ray, for --ray",
-            got="none",
-            remedy="Install it with: pip install 'continual-prompt-pool[ray]'",
-        ) from error
-    return ray

@@ -1,6 +1,5 @@
 """From a module to a program file, and the JSON beside it."""
 
-import importlib.util
 import io
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from cpool._io import sha256_of_bytes, write_bytes, write_json
 from cpool._version import __version__
-from cpool.errors import ConfigError, MissingDependencyError
+from cpool.errors import ConfigError, need_extra
 
 __all__ = ["Format", "checked_path", "write_program"]
 
@@ -40,13 +39,8 @@ def checked_path(path: str | Path, form: str) -> Path:
             got=str(path),
             remedy="Change the name or the format.",
         )
-    for package in ("onnx", "onnxscript") if form == "onnx" else ():
-        if importlib.util.find_spec(package) is None:
-            raise MissingDependencyError(
-                expected=f"the package {package}",
-                got="none",
-                remedy="Install it with: pip install 'continual-prompt-pool[onnx]'",
-            )
+    if form == "onnx":
+        need_extra("onnx", "onnx", "onnxscript")
     return path if path.suffix == suffix else path.with_name(path.name + suffix)
 
 

@@ -32,12 +32,15 @@ class SessionHead(Head):
         self.lasting, self.make, self.sessions = lasting, probe, sessions
         self.probe: Head | None = None
         self.training_session = True
+        self.over = False  # whether what sessions train is there, before any task of one's own
+
+    def _open(self) -> bool:
+        return not self.over and (self.sessions is None or len(self.groups) <= self.sessions)
 
     @property
     def starts(self) -> bool:  # type: ignore[override]
         """Whether the probe of the task to come looks at its features."""
-        open_ = self.sessions is None or len(self.groups) <= self.sessions
-        return open_ and self.make().starts
+        return self._open() and self.make().starts
 
     @property
     def routed(self) -> bool:  # type: ignore[override]
@@ -48,9 +51,8 @@ class SessionHead(Head):
         """Tell the lasting head, and make a new probe while tasks train."""
         self.lasting.begin_task(classes)
         self.classes, self.groups = self.lasting.classes, self.lasting.groups
-        open_ = self.sessions is None or len(self.groups) <= self.sessions
         self.probe = None
-        if self.training_session and open_:
+        if self.training_session and self._open():
             self.probe = self.make()
             self.probe.to(next(self.lasting.buffers()).device)
             self.probe.begin_task(self.lasting.classes)
@@ -79,9 +81,10 @@ class SessionHead(Head):
         return self.lasting(features)  # type: ignore[no-any-return]
 
     def clear(self) -> None:
-        """Become a head without classes, that trains no probe any more."""
+        """Become a head without classes; sessions that were trained are over."""
+        done = self.sessions is not None and len(self.groups) >= self.sessions
+        self.over = self.over or done
         self.lasting.clear()
-        self.training_session = False
         self._follow()
 
     def join(self, other: Head) -> None:
@@ -99,10 +102,11 @@ class SessionHead(Head):
         self.classes, self.groups, self.probe = self.lasting.classes, self.lasting.groups, None
 
     def layout(self) -> dict[str, Any]:
-        """Return that of the lasting head."""
-        return self.lasting.layout()
+        """Return that of the lasting head, and whether sessions are over."""
+        return {**self.lasting.layout(), **({"over": True} if self.over else {})}
 
     def restore(self, layout: Mapping[str, Any]) -> None:
         """Make the tensors of the lasting head."""
         self.lasting.restore(layout)
+        self.over = bool(layout.get("over"))
         self._follow()

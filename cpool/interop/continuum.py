@@ -10,22 +10,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cpool.errors import DataError, MissingDependencyError
+from cpool.errors import DataError, missing_extra
 
 if importlib.util.find_spec("continuum") is None:
-    raise MissingDependencyError(
-        expected="the package continuum",
-        got="none",
-        remedy="Install it with: pip install 'continual-prompt-pool[continuum]'",
-    )
+    raise missing_extra("continuum")
 
 from continuum.datasets import InMemoryDataset
 from continuum.scenarios import ClassIncremental, ContinualScenario
 from continuum.tasks import TaskType
 
-from cpool.interop._stacked import bytes_of_floats, cut, scenario_of
+from cpool.interop._stacked import stacked
 from cpool.streams import Examples, Stream
-from cpool.streams._source import read_source
 from cpool.streams.base import Scenario
 
 __all__ = ["as_scenario", "as_stream"]
@@ -72,34 +67,10 @@ def as_stream(
         >>> stream.scenario, [task.classes for task in stream]
         ('class', [(0, 1), (2, 3)])
     """
-    sizes = [_tasks(train, "training"), _tasks(test, "test")]
-    if sizes[1] not in (1, sizes[0]):
-        raise DataError(
-            expected=f"one test task, or one for each of {sizes[0]} training tasks",
-            got=f"{sizes[1]}",
-            remedy="Split the test data as the training data are split.",
-        )
-    both = zip((train, test), sizes, strict=True)
-    read = [[_read(one[index]) for index in range(size)] for one, size in both]
-    if sizes[1] != sizes[0]:
-        read[1] = [_of_classes(*read[1][0], y) for _, y in read[0]]
-    parts: list[Any] = []
-    for side in read:
-        parts += [_joined([x for x, _ in side]), np.concatenate([y for _, y in side])]
-    parts[0], parts[2] = bytes_of_floats(parts[0], parts[2])
-    source = read_source(parts[0], parts[1], parts[2], parts[3], class_names)
-    counts = [[len(y) for _, y in side] for side in read]
-    tasks = cut(source, counts[0], counts[1], "task")
-    return Stream(
-        tasks,
-        name=name,
-        scenario=scenario or scenario_of(tasks),
-        modality=source.modality,
-        seed=0,
-        class_names=source.class_names,
-        class_order=list(dict.fromkeys(c for task in tasks for c in task.classes)),
-        fingerprint=source.fingerprint,
-    )
+    sides = ((train, _tasks(train, "training")), (test, _tasks(test, "test")))
+    parts = [[_read(one[index]) for index in range(size)] for one, size in sides]
+    stream = stacked(*parts, word="task", name=name, class_names=class_names)
+    return stream if scenario is None else stream.replaced(stream[:], scenario=scenario)
 
 
 def as_scenario(stream: Stream) -> tuple[Any, Any]:
@@ -182,16 +153,6 @@ def _read(data: Any) -> tuple[Any, npt.NDArray[np.int64]]:
 def _text(x: Any) -> str:
     """Return a text; of pairs of texts, as MultiNLI has them, one after the other."""
     return x if isinstance(x, str) else " ".join(str(part) for part in np.atleast_1d(x))
-
-
-def _of_classes(x: Any, y: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]) -> tuple[Any, Any]:
-    rows = np.flatnonzero(np.isin(y, wanted))
-    return [x[i] for i in rows] if isinstance(x, list) else x[rows], y[rows]
-
-
-def _joined(parts: Sequence[Any]) -> Any:
-    alike = all(isinstance(x, np.ndarray) for x in parts) and len({x.shape[1:] for x in parts}) == 1
-    return np.concatenate(parts) if alike else [item for part in parts for item in part]
 
 
 def _kind(part: Examples) -> Any:

@@ -7,10 +7,11 @@ import weakref
 import numpy as np
 import pytest
 
+from cpool.checkpoint import load_state
 from cpool.errors import PoolError, StateError
 from cpool.exact import branch_off, copy_slots, forget, merge, split
 from cpool.learner import Learner
-from cpool.methods import L2P, NCM, PromptTuning, SPrompts
+from cpool.methods import L2P, NCM, PromptTuning, RanPAC, SPrompts
 from cpool.seeding import seeded
 from tests import tiny
 from tests.common.rows import LABELS
@@ -146,3 +147,20 @@ def test_domains_merge_too():
     assert np.allclose(merged.predict_proba(x), whole.predict_proba(x), atol=1e-6)
     gone = Learner(forget(merged.model, 0), device="cpu", quiet=True)
     assert np.allclose(gone.predict_proba(x), apart[1].predict_proba(x), atol=1e-6)
+
+
+def test_a_client_that_gets_a_checkpoint_trains_no_second_prompt(tmp_path):
+    """The prompt of a first session is everybody's, also for who loads it from files."""
+    method = RanPAC(projection=20, ridge=1.0, first_session=True, length=2)
+    first, sequence = learned(method, tasks=(0,)), learned(method)
+    Learner(branch_off(first.model), quiet=True).save(tmp_path)
+    client = Learner(method.build(tiny.backbone("vit")), first=1, device="cpu", quiet=True)
+    load_state(client.model, tmp_path)
+    assert not client.model.trains(0)
+    for number in (1, 2):
+        client.fit_task(stream("vit")[number])
+    (branch,) = client.model.prompter
+    assert len(branch.pool) == 1
+    merged = Learner(merge(first.model, client.model), device="cpu", quiet=True)
+    x = stream("vit")[2].test.x
+    assert np.allclose(merged.predict_proba(x), sequence.predict_proba(x), atol=1e-5)

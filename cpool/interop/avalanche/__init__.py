@@ -5,14 +5,10 @@ Avalanche is imported with this package, and comes with the extra `avalanche`.
 
 import importlib.util
 
-from cpool.errors import MissingDependencyError
+from cpool.errors import missing_extra
 
 if importlib.util.find_spec("avalanche") is None:
-    raise MissingDependencyError(
-        expected="the package avalanche-lib",
-        got="none",
-        remedy="Install it with: pip install 'continual-prompt-pool[avalanche]'",
-    )
+    raise missing_extra("avalanche")
 
 from cpool.interop.avalanche.metrics import MatrixMetrics
 from cpool.interop.avalanche.model import AvalancheModel, ToldAvalancheModel

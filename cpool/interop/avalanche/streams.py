@@ -12,10 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cpool.errors import DataError
+from cpool.interop._stacked import Part, joined, stacked
 from cpool.interop.avalanche.inputs import encoded, raw_inputs
-from cpool.streams import Examples, Stream, Task
-from cpool.streams._source import read_source
-from cpool.streams.base import Scenario
+from cpool.streams import Examples, Stream
 
 __all__ = ["as_benchmark", "as_stream"]
 
@@ -88,83 +87,24 @@ def as_stream(
         DataError: another number of test than of training experiences, classes that leave numbers
             out, or inputs that are neither images nor texts.
     """
-    streams = [list(benchmark.train_stream), list(benchmark.test_stream)]
-    sizes = [len(one) for one in streams]
-    if sizes[1] not in (1, sizes[0]):
-        raise DataError(
-            expected=f"one test experience, or one for each of {sizes[0]} training experiences",
-            got=f"{sizes[1]}",
-            remedy="Split the test data as the training data are split.",
-        )
-    read = [[_read(one.dataset) for one in part] for part in streams]
-    if sizes[1] != sizes[0]:
-        read[1] = [_of_classes(*read[1][0], y) for _, y in read[0]]
-    labels = [_task_labels(one.dataset) for one in streams[0]]
-    (x, y), (x_test, y_test) = ((_joined([r[0] for r in p]), _ys(p)) for p in read)
-    x, x_test = _whole(x, x_test)
-    source = read_source(x, y, x_test, y_test, class_names)
-    tasks, start = [], [0, 0]
-    for index in range(sizes[0]):
-        parts = []
-        for side, whole in enumerate((source.train, source.test)):
-            size = len(read[side][index][1])
-            parts.append(whole.take(np.arange(start[side], start[side] + size)))
-            start[side] += size
-        classes = tuple(int(c) for c in np.unique(parts[0].y))
-        empty = source.train.take(np.empty(0, dtype=np.int64))
-        tasks.append(Task(index, f"experience {index}", classes, parts[0], empty, parts[1]))
-    order = list(dict.fromkeys(c for task in tasks for c in task.classes))
-    scenario: Scenario = "class"
-    if len(tasks) > 1 and len({task.classes for task in tasks}) == 1:
-        scenario = "domain"
-    elif len(tasks) > 1 and len({*map(tuple, labels)}) == len(tasks):
-        scenario = "task"
-    return Stream(
-        tasks,
+    train = list(benchmark.train_stream)
+    labels = {tuple(_task_labels(one.dataset)) for one in train}
+    return stacked(
+        [_read(one.dataset) for one in train],
+        [_read(one.dataset) for one in benchmark.test_stream],
+        word="experience",
         name=name,
-        scenario=scenario,
-        modality=source.modality,
-        seed=0,
-        class_names=source.class_names,
-        class_order=order,
-        fingerprint=source.fingerprint,
+        class_names=class_names,
+        scenario="task" if len(train) > 1 and len(labels) == len(train) else "class",
     )
 
 
-def _read(data: Any) -> tuple[Any, np.ndarray]:
+def _read(data: Any) -> Part:
     inputs, targets = [], []
     for x, y, *_ in DataLoader(data.eval(), batch_size=256):
         inputs.append(raw_inputs(x))
         targets.append(y.numpy())
-    return _joined(inputs), np.concatenate(targets).astype(np.int64)
-
-
-def _of_classes(x: Any, y: np.ndarray, wanted: np.ndarray) -> tuple[Any, np.ndarray]:
-    rows = np.flatnonzero(np.isin(y, wanted))
-    return [x[i] for i in rows] if isinstance(x, list) else x[rows], y[rows]
-
-
-def _joined(parts: Sequence[Any]) -> Any:
-    if isinstance(parts[0], list):
-        return [text for part in parts for text in part]
-    return np.concatenate(parts)
-
-
-def _whole(*parts: Any) -> list[Any]:
-    """Return images as bytes where all are what ToTensor makes of bytes; else as they are.
-
-    Processors resize bytes as they always do.
-    """
-    for x in parts:
-        if not isinstance(x, np.ndarray) or x.dtype == np.uint8 or x.min() < 0 or x.max() > 1:
-            return list(parts)
-        if not np.allclose(x * 255, (x * 255).round(), atol=1e-3):
-            return list(parts)
-    return [(x * 255).round().astype(np.uint8) for x in parts]
-
-
-def _ys(part: Sequence[tuple[Any, np.ndarray]]) -> np.ndarray:
-    return np.concatenate([y for _, y in part])
+    return joined(inputs), np.concatenate(targets).astype(np.int64)
 
 
 def _task_labels(data: Any) -> list[int]:

@@ -5,14 +5,10 @@ Lightning is imported with this package, and comes with the extra `lightning`.
 
 import importlib.util
 
-from cpool.errors import MissingDependencyError
+from cpool.errors import missing_extra
 
 if importlib.util.find_spec("lightning") is None:
-    raise MissingDependencyError(
-        expected="the package lightning",
-        got="none",
-        remedy="Install it with: pip install 'continual-prompt-pool[lightning]'",
-    )
+    raise missing_extra("lightning")
 
 from cpool.interop.lightning.callback import TaskCallback
 from cpool.interop.lightning.module import PromptModule
