@@ -65,6 +65,11 @@ def _head(view: CheckpointView) -> list[str]:
         f"  backbone  {backbone['name']} ({backbone.get('family', '')}, "
         f"fingerprint {backbone['fingerprint'][:12]}…), not needed here",
         f"  tasks     {len(tasks)}: {', '.join(tasks)}; {classes} classes",
+        *(
+            f"  forgotten {record['when']}: classes {', '.join(map(str, record['classes']))}"
+            + (f"; slots {', '.join(record['slots'])}" if record["slots"] else "")
+            for record in manifest["layout"].get("removed", ())
+        ),
     ]
 
 

@@ -101,6 +101,8 @@ def _check_alike(first: PromptedModel, second: PromptedModel) -> None:
     """
     one, two = described(first), described(second)
     keys = [key for key in {**one, **two} if one.get(key) != two.get(key)]
+    if "method" in keys:  # then the rest says nothing more
+        keys = ["method"]
     if "backbone" in keys:  # names say more than fingerprints
         names = [f"{m.backbone.name} ({m.backbone.fingerprint[:12]})" for m in (first, second)]
         one["backbone"], two["backbone"] = names

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cpool.checkpoint import load_state
+from cpool.cli.inspect import show_checkpoint
 from cpool.errors import PoolError, StateError
 from cpool.exact import branch_off, copy_slots, forget, merge, split
 from cpool.learner import Learner
@@ -41,7 +42,7 @@ def bytes_of(folder) -> bytes:
     ],
     ids=["sprompts", "prompt_tuning"],
 )
-def test_the_bytes_of_a_slot_are_gone_from_folder_and_memory(method, kind, tmp_path):
+def test_the_bytes_of_a_slot_are_gone_from_folder_and_memory(method, kind, tmp_path, capsys):
     learner = learned(method, kind)
     learner.save(tmp_path)
     (branch,) = learner.model.prompter
@@ -59,6 +60,9 @@ def test_the_bytes_of_a_slot_are_gone_from_folder_and_memory(method, kind, tmp_p
     assert not [name for name in before if "block0002" in name and (tmp_path / name).exists()]
     (record,) = json.loads((tmp_path / "manifest.json").read_text())["layout"]["removed"]
     assert record["task"] == 1 and record["slots"] == ["task1"] and record["when"][:2] == "20"
+    show_checkpoint(tmp_path)
+    shown = capsys.readouterr().out
+    assert f"forgotten {record['when']}: classes" in shown and "; slots task1" in shown
     again = Learner.load(tmp_path, tiny.backbone(kind), device="cpu", quiet=True)
     assert again.model.removed == learner.model.removed
     assert again.done == learner.done and again.numbers == [0, 2]
@@ -113,7 +117,7 @@ def test_models_that_could_not_have_been_one_are_not_merged():
     model = learned(tasks=(0,)).model
     with pytest.raises(StateError, match="length 2 and 3"):
         merge(model, learned(SPrompts(length=3, centroids=2), tasks=(1,)).model)
-    with pytest.raises(StateError, match="method sprompts and ncm"):
+    with pytest.raises(StateError, match=r"got method sprompts and ncm[.]"):
         merge(model, learned(NCM(), tasks=(1,)).model)
     with pytest.raises(StateError, match=r"backbone .* and .*"):
         merge(model, learned(kind="deit", tasks=(1,)).model)
