@@ -15,8 +15,8 @@ from cpool.backbones import Backbone
 from cpool.backbones._states import compiled
 from cpool.backbones.pooling import Pooling, pool_layers
 from cpool.errors import BackboneError
-from cpool.inject import Encoded, prefixes
-from cpool.inject.embedding import hooked, insert
+from cpool.inject import Encoded, arranged, prefixes, rows_of
+from cpool.inject.embedding import hooked
 from cpool.inject.prefix import attention_layers
 from cpool.prompter import Prompts
 from cpool.readout import AnyReadout, CompletionReadout, LabelReadout, LayersReadout, read
@@ -102,16 +102,10 @@ class FixedPass(nn.Module):
             if tokens is not None and backbone.site == "hidden":
                 call.tokens = tokens
                 stack.enter_context(hooked(backbone, call))
-            states = backbone.run(self._arranged(inputs, tokens), numbers)
+            states = backbone.run(arranged(backbone, inputs, tokens, self.offset), numbers)
         final = states[backbone.num_layers]
-        if mask is None:
-            number = 0 if tokens is None else tokens.shape[1]
-            mask = final.new_ones(size, final.shape[1] - number)
-        real, rows = mask.bool(), slice(0, 0)
-        if tokens is not None:
-            at, number = backbone.insert_at, tokens.shape[1]
-            real, rows = insert(real, real.new_zeros(size, number), at), slice(at, at + number)
-        return self._read([states[i] for i in numbers], Encoded((final,), real, rows))
+        encoded = Encoded((final,), *rows_of(backbone, mask, final, tokens))
+        return self._read([states[i] for i in numbers], encoded)
 
     def _aligned(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Give pixels the model's type, and move an encoder's padding to the right."""
@@ -138,22 +132,6 @@ class FixedPass(nn.Module):
         }
         tokens = None if self.tokens is None else self.tokens.expand(size, -1, -1)
         return tokens, prefixed
-
-    def _arranged(self, inputs: dict[str, Tensor], tokens: Tensor | None) -> dict[str, Tensor]:
-        """Return the model's inputs with mask and positions extended for the prompt tokens."""
-        backbone, mask = self.backbone, inputs.get("attention_mask")
-        if mask is None:
-            return inputs
-        if tokens is None:
-            return {**inputs, **backbone.positions(mask, self.offset)}
-        ones = mask.new_ones(mask.shape[0], tokens.shape[1])
-        extended = insert(mask, ones, backbone.insert_at)
-        if backbone.site == "hidden":
-            return {**inputs, **backbone.positions(mask, self.offset), "attention_mask": extended}
-        embeds = backbone.plain_model.get_input_embeddings()(inputs["input_ids"])
-        embeds = insert(embeds, tokens.to(embeds.dtype), backbone.insert_at)
-        positions = backbone.positions(extended, self.offset)
-        return {"inputs_embeds": embeds, "attention_mask": extended, **positions}
 
     def _numbers(self) -> list[int]:
         """Return which hidden states are read."""

@@ -18,7 +18,7 @@ from cpool.inject.embedding import hooked, insert, through_inputs
 from cpool.inject.prefix import prefixes
 from cpool.prompter import Prompts
 
-__all__ = ["Encoded", "branched", "encode", "prefixes"]
+__all__ = ["Encoded", "arranged", "branched", "encode", "prefixes", "rows_of"]
 
 
 class Encoded(NamedTuple):
@@ -74,11 +74,11 @@ def encode(
         if tokens is not None and backbone.site == "hidden":
             call.tokens = tokens
             stack.enter_context(hooked(backbone, call))
-        inputs = _arranged(backbone, inputs, tokens, offset)
+        inputs = arranged(backbone, inputs, tokens, offset)
         states = backbone.run(inputs, numbers)
     final = states[backbone.num_layers]
     inner = (states[i] for i in numbers) if all_layers else ()
-    return Encoded((*inner, final), *_rows(backbone, mask, final, tokens))
+    return Encoded((*inner, final), *rows_of(backbone, mask, final, tokens))
 
 
 def _live(
@@ -108,16 +108,19 @@ def _live(
     return {layer: bound(live.make) for layer, live in prompts.live.items()}
 
 
-def _arranged(
+def arranged(
     backbone: Backbone, inputs: dict[str, Tensor], tokens: Tensor | None, offset: int
 ) -> dict[str, Tensor]:
-    """Return the model's inputs with mask and positions extended for the prompt tokens."""
+    """Return the model's inputs with mask and positions extended for the prompt tokens.
+
+    An exporter follows this and `rows_of`, so they ask tensors for their shape, never for `len`.
+    """
     mask = inputs.get("attention_mask")
     if mask is None:
         return inputs
     if tokens is None:
         return {**inputs, **backbone.positions(mask, offset)}
-    ones = mask.new_ones(len(mask), tokens.shape[1])
+    ones = mask.new_ones(mask.shape[0], tokens.shape[1])
     extended = insert(mask, ones, backbone.insert_at)
     if backbone.site == "hidden":
         # Positions are counted before the hook adds the prompts, so over the tokens alone.
@@ -126,16 +129,16 @@ def _arranged(
     return {**embeds, "attention_mask": extended, **backbone.positions(extended, offset)}
 
 
-def _rows(
+def rows_of(
     backbone: Backbone, mask: Tensor | None, final: Tensor, tokens: Tensor | None
 ) -> tuple[Tensor, slice]:
     """Return the mask of real tokens and the slice of prompts, checked against what came out."""
     number, at = 0 if tokens is None else tokens.shape[1], backbone.insert_at
     if mask is None:
-        mask = torch.ones(len(final), final.shape[1] - number, device=final.device)
+        mask = final.new_ones(final.shape[0], final.shape[1] - number)
     real = mask.bool()
     if number:
-        real = insert(real, real.new_zeros(len(real), number), at)
+        real = insert(real, real.new_zeros(real.shape[0], number), at)
     if real.shape[1] != final.shape[1]:
         raise BackboneError(
             expected=f"{real.shape[1]} output rows, {number} of them prompts",
