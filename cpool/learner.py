@@ -232,14 +232,14 @@ class Learner:
                 )
         else:
             examples, name = as_examples(data), name or f"task {number}"
+        if self.processes.count > 1:  # first: a process that ends alone lets the others wait
+            rows = examples.ids.tobytes() + examples.y.tobytes()
+            digest = sha256_of_bytes(examples.source.encode() + rows)
+            self.processes.check_same(f"training data of {name!r}", digest)
         if not len(examples):
             raise DataError(
                 expected="at least one training sample", got="none", remedy="Pass some data."
             )
-        if self.processes.count > 1:
-            rows = examples.ids.tobytes() + examples.y.tobytes()
-            digest = sha256_of_bytes(examples.source.encode() + rows)
-            self.processes.check_same(f"training data of {name!r}", digest)
         return examples, name
 
     def _optimise(self, examples: Examples, index: int, name: str) -> list[float]:

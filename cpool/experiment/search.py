@@ -132,6 +132,8 @@ class Search:
             record = self.one(trial)
             self.log.add(record)
             on_trial(trial, record)
+        # Runs have features of their own, and the memory that they take is measured.
+        self._cache, self._prepared, self._warm = QueryCache(), PreparedCache(), False
         self.log.write()
 
     def one(self, trial: Trial) -> dict[str, Any]:
