@@ -160,12 +160,13 @@ class Domains(Rule):
         prompted = _errors(model, fit, held, newest)
         branch.policy.bare = (*before, newest)
         gain = _errors(model, fit, held, newest) - prompted
-        error = gain.std() / len(gain) ** 0.5
+        # One held-out row, of a task of seven or fewer, has no spread: NaN, which no file holds.
+        error = float(gain.std()) / len(gain) ** 0.5 if len(gain) > 1 else None
         pays = bool(gain.mean() > 0)
         if pays:
             branch.policy.bare = before
         self.decisions.append(
-            {"task": task, "gain": float(gain.mean()), "error": float(error), "prompt": pays}
+            {"task": task, "gain": float(gain.mean()), "error": error, "prompt": pays}
         )
 
     def layout(self) -> dict[str, Any]:

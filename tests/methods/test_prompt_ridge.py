@@ -475,3 +475,17 @@ def test_a_stream_of_one_class_a_task_is_learned_after_the_first():
     tasks = class_incremental(x, y, x, y, tasks=[[0, 1], [2], [3]], validation=0)
     learner = learned(kind, tasks=tasks)
     assert learner.classes == [0, 1, 2, 3]
+
+
+def test_a_first_task_of_few_rows_is_saved_and_loaded(tmp_path):
+    """Of four rows one is held out, whose gain has no standard error."""
+    x, y = tiny.raw("vit", 4), np.arange(4) % 2
+    with seeded(0, "build"):
+        model = PromptRidge(projection=12, length=2).build(tiny.backbone("vit"))
+    learner = Learner(model, epochs=1, device="cpu", quiet=True)
+    learner.fit_task((x, y))
+    (decision,) = learner.model.rules[0].decisions
+    assert decision["error"] is None and isinstance(decision["prompt"], bool)
+    learner.save(tmp_path)
+    again = Learner.load(tmp_path, tiny.backbone("vit"), device="cpu", quiet=True)
+    assert np.array_equal(again.predict_proba(x), learner.predict_proba(x))
