@@ -10,7 +10,6 @@ Everything but the seeds must agree, or nothing is written.
 
 import argparse
 import shutil
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import tomli_w
 
 from cpool._io import read_json, write_bytes, write_json
+from cpool.experiment.reading import read_experiment
 from cpool.report import load_results, results_markdown
 
 SAME = ("schema", "name", "version", "backbone", "train", "evaluated_on", "not_run")
@@ -26,7 +26,7 @@ SAME = ("schema", "name", "version", "backbone", "train", "evaluated_on", "not_r
 def merge(folders: Sequence[Path]) -> dict[str, Any]:
     """Return one results document with the runs of all folders, by seed."""
     documents = [load_results(folder) for folder in folders]  # no dry runs
-    configs = [tomllib.loads((folder / "config.toml").read_text("utf-8")) for folder in folders]
+    configs = [read_experiment(folder / "config.toml").resolved() for folder in folders]
     first, base = documents[0], {k: v for k, v in configs[0].items() if k != "seeds"}
     for folder, document, config in zip(folders, documents, configs, strict=True):
         wrong = [key for key in SAME if document.get(key) != first.get(key)]
@@ -60,7 +60,7 @@ def write(folders: Sequence[Path], out: Path, search: Path | None = None) -> dic
     clocks = [read_json(f / "environment.json") for f in (*folders, *([search] if search else []))]
     seconds = sum(clock["seconds"] or 0.0 for clock in clocks)
     write_json(out / "environment.json", {**clocks[0], "seconds": seconds})
-    config = tomllib.loads((folders[0] / "config.toml").read_text("utf-8"))
+    config = read_experiment(folders[0] / "config.toml").resolved()
     config["seeds"] = sorted({run["seed"] for run in merged["runs"]})
     write_bytes(out / "config.toml", tomli_w.dumps(config).encode())
     trials = (search or folders[0]) / "search.json"

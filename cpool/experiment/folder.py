@@ -13,6 +13,7 @@ import tomli_w
 from cpool._io import read_json, write_bytes, write_json
 from cpool.errors import CheckpointError, ConfigError
 from cpool.experiment.lock import FolderLock
+from cpool.experiment.reading import read_experiment
 
 __all__ = ["RunFolder"]
 
@@ -75,6 +76,8 @@ class RunFolder:
                 remedy="Choose another folder with --out.",
             )
         differing = _differences(self._stored(), dict(config))
+        if differing:  # an older version's file has no options that are newer, at their defaults
+            differing = _differences(self._read_again(), dict(config))
         if differing:
             raise ConfigError(
                 expected=f"a new output folder, or the same experiment in {self.path}",
@@ -152,6 +155,13 @@ class RunFolder:
     def close(self) -> None:
         """Let other runs have the folder."""
         self._lock.release()
+
+    def _read_again(self) -> dict[str, Any]:
+        """Return the stored experiment as this version reads it; if it cannot, as it stands."""
+        try:
+            return read_experiment(self.config).resolved()
+        except ConfigError:
+            return self._stored()
 
     def _stored(self) -> dict[str, Any]:
         try:

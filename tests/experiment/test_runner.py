@@ -138,6 +138,19 @@ def test_a_folder_in_use_is_refused_and_differing_keys_are_named(make):
     make(text, 'description="said better"', resume=True)
 
 
+def test_options_newer_than_a_folder_do_not_stop_its_resuming(make):
+    text = DIGITS + '[[method]]\nname = "ncm"\n'
+    runner = make(text)
+    run(runner)
+    config = runner.folder.config
+    old = config.read_text().replace("normalize = false\n", "").replace('evaluate = "test"\n', "")
+    assert "normalize" not in old
+    config.write_text(old)
+    make(text, resume=True)
+    with pytest.raises(ConfigError, match=r"differ: method\.ncm\.normalize\."):
+        make(text, "method.ncm.normalize=true", resume=True)
+
+
 def test_a_damaged_checkpoint_stops_the_resumed_run(make):
     text = DIGITS + '[[method]]\nname = "ncm"\n'
     runner = make(text)

@@ -204,7 +204,11 @@ def test_seeds_that_ran_apart_keep_their_own_pace(document: Document, tmp_path: 
         folder = tmp_path / str(seed)
         folder.mkdir()
         (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
-        (folder / "config.toml").write_text(f"seeds = [{seed}]\n", encoding="utf-8")
+        config = f'seeds = [{seed}]\nname = "digits"\nstream = {{ name = "split_digits" }}\n'
+        config += '[backbone]\nname = "embedded"\n[[method]]\nname = "ncm"\n'
+        if seed:  # an older version wrote its file before an option was there
+            config += "normalize = false\n"
+        (folder / "config.toml").write_text(config, encoding="utf-8")
     merged = merge([tmp_path / str(seed) for seed in range(3)])
     first = sorted(document.results["runs"], key=lambda run: run["seed"])
     assert merged["runs"] == first
