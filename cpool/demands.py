@@ -29,11 +29,11 @@ def check_trainable(
 ) -> None:
     """Refuse a task from whose classes nothing can be learned as training is set."""
     alone = model.head.competes and train.mask == "task" and len(set(classes)) < 2
-    if alone and model.trains(task):
+    if alone and not train.anchor and model.trains(task):
         raise DataError(
             expected="at least two classes a task when mask is 'task'",
             got=f"{len(set(classes))} in {name!r}",
-            remedy="Make larger tasks, or train with mask='seen'.",
+            remedy="Make larger tasks, or train with mask='seen' or an anchor.",
         )
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "from_values",
     "from_vocabulary",
     "mean_of_slots",
+    "moved",
     "normal",
     "uniform",
 ]
@@ -51,6 +52,15 @@ def normal(std: float = 0.02, mean: float = 0.0) -> Initialiser:
 def constant(value: float = 0.0) -> Initialiser:
     """Start every value from one number."""
     return lambda shape: torch.full(shape, value)
+
+
+def moved(init: Initialiser, by: Float[Tensor, " W"]) -> Initialiser:
+    """Start from what `init` gives plus the same vector for every prompt token.
+
+    >>> moved(constant(1.0), torch.tensor([0.0, 2.0]))((1, 1, 1, 2))
+    tensor([[[[1., 3.]]]])
+    """
+    return lambda shape: init(shape) + by.detach().float().cpu()
 
 
 def from_values(values: Float[Tensor, "n S P W"]) -> Initialiser:

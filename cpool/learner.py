@@ -103,7 +103,7 @@ class Learner:
         base = train or (model.method.settings if model.method else TrainSettings())
         self.train = base.but(**changes)
         self.model, self.seed = model, seed
-        model.mask = self.train.mask
+        model.compete(self.train)
         self.accelerator = accelerator or make_accelerator(device, precision)
         # accelerate picks one device a process; a device that was named is used as it is.
         self.device = torch.device(device or self.accelerator.device)

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 from cpool.backbones import Backbone
 from cpool.errors import ConfigError, DataError, StateError
-from cpool.heads import Head, check_finite
+from cpool.heads import Head, anchored, check_finite
 from cpool.language import generate, padding
 from cpool.model_checks import check_capacity, check_layers, checked_labels, need_task
 from cpool.output import Output
 from cpool.passes import Passes
 from cpool.prompter import Prompter, Prompts
 from cpool.readout import AnyReadout, resolve_readout, scored
+from cpool.settings import TrainSettings
 
 __all__ = ["PromptedNetwork"]
 
@@ -47,7 +48,7 @@ class PromptedNetwork(nn.Module):
         self.trunk = trunk
         self.readout: AnyReadout = resolve_readout(readout, backbone)
         self.passes = Passes(backbone, prompter, self.readout, apart=apart)
-        self.mask = mask
+        self.mask, self.anchor = mask, 0.0
         self.tasks: list[tuple[int, ...]] = []
         check_layers(backbone, prompter)
         check_capacity(head, prompter, apart)
@@ -61,6 +62,20 @@ class PromptedNetwork(nn.Module):
     def classes(self) -> list[int]:
         """The class of each column of the logits, in the order seen."""
         return self.head.classes
+
+    def compete(self, train: TrainSettings) -> None:
+        """Let compete in training what the settings say: classes, and an anchor.
+
+        Raises:
+            ConfigError: an anchor for a head whose logits do not compare with 0.
+        """
+        if train.anchor and not self.head.anchors:
+            raise ConfigError(
+                expected="train.anchor of 0 where answers are scored by their words",
+                got=f"{train.anchor:g}, with a {type(self.head).__name__}",
+                remedy="Leave train.anchor out, or choose a method with a classifier.",
+            )
+        self.mask, self.anchor = train.mask, train.anchor
 
     @property
     def plain(self) -> bool:
@@ -225,6 +240,8 @@ class PromptedNetwork(nn.Module):
                         remedy="Train with mask='seen' to mix tasks in a batch.",
                     )
                 competing = competing.masked_fill(~allowed, -torch.inf)
+            if self.training:
+                competing = anchored(competing, self.anchor)
             losses["cross_entropy"] = self.head.loss(competing, target, features)
             if prompts is not None:
                 losses["selection"] = prompts.loss

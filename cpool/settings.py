@@ -42,6 +42,9 @@ class TrainSettings:
         schedule: "constant" or "cosine" (to 0 over the task).
         clip_norm: largest norm of all gradients together; 0 does not clip.
         mask: which classes compete in training: "task" (those of the task) or "seen" (all).
+        anchor: weight of a class without samples, whose logit is always 0, beside those that
+            compete: `−log e^{z_y} / (anchor + Σ_c e^{z_c})`. Tasks that are trained apart then
+            share a reference, and their logits compare at test; 0 leaves it out, as the papers do.
 
     >>> TrainSettings(epochs=5).but(lr=0.03).lr
     0.03
@@ -56,12 +59,13 @@ class TrainSettings:
     schedule: Literal["constant", "cosine"] = "constant"
     clip_norm: float = 1.0
     mask: Literal["task", "seen"] = "task"
+    anchor: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot train."""
         for key in ("epochs", "batch_size"):
             self._need(is_whole(getattr(self, key)), key, "as a whole number")
-        for key in ("lr", "weight_decay", "momentum", "clip_norm"):
+        for key in ("lr", "weight_decay", "momentum", "clip_norm", "anchor"):
             self._need(is_number(getattr(self, key)), key, "as a finite number")
         self._need(self.epochs >= 1, "epochs", "at least 1")
         self._need(self.batch_size >= 1, "batch_size", "at least 1")
@@ -69,6 +73,7 @@ class TrainSettings:
         self._need(self.weight_decay >= 0, "weight_decay", "at least 0")
         self._need(0 <= self.momentum < 1, "momentum", "from 0 to below 1")
         self._need(self.clip_norm >= 0, "clip_norm", "at least 0")
+        self._need(self.anchor >= 0, "anchor", "at least 0")
         known = ("adam", "adamw", "sgd", "adafactor")
         self._need(self.optimizer in known, "optimizer", "adam, adamw, sgd or adafactor")
         self._need(self.schedule in ("constant", "cosine"), "schedule", "constant or cosine")

@@ -206,6 +206,25 @@ class Backbone(FrozenModel):
         """Return the features by which prompts are chosen, as `spec()` says; no gradient."""
         return self.features(batch)
 
+    @property
+    def cls_position(self) -> Float[Tensor, " D"]:
+        """What a vision model adds to its [CLS] token for the position that it has.
+
+        Raises:
+            BackboneError: no vision model with [CLS] and learned positions.
+        """
+        for name in ("embeddings.position_embeddings", "embeddings.position_embedding"):
+            module, _, last = name.rpartition(".")
+            found = getattr(find(self.plain_model, module), last, None)
+            table = getattr(found, "weight", found)  # an embedding, or a parameter
+            if self.kind == "vision" and self.has_cls and isinstance(table, Tensor):
+                return table.detach().reshape(-1, self.hidden_size)[0]
+        raise BackboneError(
+            expected="a vision model with a [CLS] token and learned positions",
+            got=f"{self.name!r} ({self.family}, {self.kind})",
+            remedy="Use a ViT, DeiT, DINOv2 or CLIP, or give prompts no position.",
+        )
+
     # ---- words --------------------------------------------------------------------------------
 
     @property

@@ -1,6 +1,6 @@
 """Heads: from features [B F] to logits [B C] over the classes seen so far."""
 
-from cpool.heads.base import Head, check_finite
+from cpool.heads.base import Head, anchored, check_finite
 from cpool.heads.completion import CompletionHead
 from cpool.heads.cosine import CosineHead
 from cpool.heads.expert import ExpertHead
@@ -24,5 +24,6 @@ __all__ = [
     "SLDAHead",
     "SessionHead",
     "SubspaceHead",
+    "anchored",
     "check_finite",
 ]

@@ -1,5 +1,6 @@
 """Head: keeps which class each column of the logits stands for."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +12,18 @@ from torch.nn import functional as F
 
 from cpool.errors import DataError, StateError
 
-__all__ = ["Head", "check_finite", "need_classes"]
+__all__ = ["Head", "anchored", "check_finite", "need_classes"]
+
+
+def anchored(logits: Float[Tensor, "B C"], anchor: float) -> Float[Tensor, "B _"]:
+    """Return logits with a last column for the anchor; without one where its weight is 0.
+
+    >>> anchored(torch.zeros(1, 2), 1.0)
+    tensor([[0., 0., 0.]])
+    """
+    if not anchor:
+        return logits
+    return torch.cat([logits, torch.full_like(logits[:, :1], math.log(anchor))], dim=1)
 
 
 class Head(nn.Module):
@@ -29,6 +41,7 @@ class Head(nn.Module):
     starts = False  # whether it looks at the unprompted features of a task before training
     routed = False  # whether `forward` takes the slot of each sample as well
     competes = True  # whether the classes of a task compete, so that it needs two of them
+    anchors = True  # whether its logits may compete with that of an anchor, which is 0
 
     def __init__(self, feature_size: int) -> None:
         super().__init__()
@@ -89,14 +102,14 @@ class Head(nn.Module):
 
     def loss(
         self,
-        logits: Float[Tensor, "B C"],
+        logits: Float[Tensor, "B _"],
         target: Int[Tensor, " B"],
         features: Float[Tensor, "B F"],
     ) -> Float[Tensor, ""]:
         """Return what is minimised: the cross-entropy, unless a head says otherwise.
 
         Args:
-            logits: of this head, −inf where a class does not compete.
+            logits: of this head, −inf where a class does not compete; more columns if others do.
             target: the column of each sample's class.
             features: that the logits were made from.
         """

@@ -26,6 +26,7 @@ class CompletionHead(Head):
     """
 
     competes = False
+    anchors = False
 
     def __init__(self, *, routed: bool = False, ready: bool = False) -> None:
         super().__init__(2)

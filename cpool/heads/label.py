@@ -28,6 +28,8 @@ class LabelHead(Head):
         ready: whether there is nothing to train in front of it, either.
     """
 
+    anchors = False
+
     def __init__(
         self,
         words: LabelWords,

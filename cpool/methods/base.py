@@ -41,6 +41,7 @@ class Method(ABC):
         """
         model = self.compose(backbone)
         model.method = self
+        model.compete(self.settings)
         return model
 
     @abstractmethod

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from cpool.backbones import Backbone
 from cpool.heads import LinearHead
-from cpool.initialisers import uniform
+from cpool.initialisers import moved, uniform
 from cpool.methods.base import Method
 from cpool.model import PromptedModel
 from cpool.policies import TopK
@@ -24,10 +24,10 @@ class L2P(Method):
 
     Where paper and codes differ: selection is per sample (both codes take the batch's majority,
     at test too, which leaks the task); prompts get no position (as in the JAX code; the PyTorch
-    port gives them that of [CLS]); λ = 0.5 (paper; codes 0.1 and 1.0); the loss is the paper's
-    distance, which the codes replace by −γ: the same gradient. The paper never freezes prompts;
-    `slots_per_task` makes the pool grow instead: each task adds that many slots, and all older
-    ones, with their keys, are frozen.
+    port gives them that of [CLS], see `position`); λ = 0.5 (paper; codes 0.1 and 1.0); the loss is
+    the paper's distance, which the codes replace by −γ: the same gradient. The paper never freezes
+    prompts; `slots_per_task` makes the pool grow instead: each task adds that many slots, and all
+    older ones, with their keys, are frozen.
 
     Attributes:
         pool_size: M, slots that all tasks share (unused when the pool grows).
@@ -41,6 +41,8 @@ class L2P(Method):
         diversify: penalise slots that earlier tasks used often, in training (equation 4).
         start: keys start at "random", U(-1, 1), or from "queries" of the task's training data.
         init: prompts start from U(-init, init).
+        position: "cls" adds the position of [CLS] to that. A prompt is free to move, so this start
+            is all that giving it the position comes to, as long as the optimiser decays no weights.
         readout: what the head reads: the mean of the prompts' outputs (the paper), the mean over
             the real tokens, or [CLS]; in a causal model "prompts" becomes "tokens", since the
             outputs of prompts in front of the text cannot depend on it.
@@ -59,6 +61,7 @@ class L2P(Method):
     diversify: bool = False
     start: Literal["random", "queries"] = "random"
     init: float = 1.0
+    position: Literal["none", "cls"] = "none"
     readout: Literal["prompts", "tokens", "cls"] = "prompts"
     capacity: int | None = None
     evict: Literal["usage", "merge", "pca"] = "usage"
@@ -68,6 +71,7 @@ class L2P(Method):
         self.need(is_number(self.init) and self.init > 0, "init", "above 0 and finite")
         self.need(is_number(self.pull) and self.pull >= 0, "pull", "at least 0 and finite")
         self.need(self.start in ("random", "queries"), "start", '"random" or "queries"')
+        self.need(self.position in ("none", "cls"), "position", '"none" or "cls"')
         known = self.evict in ("usage", "merge", "pca")
         self.need(known, "evict", '"usage", "merge" or "pca"')
         grows = self.slots_per_task is not None
@@ -86,6 +90,8 @@ class L2P(Method):
         )
         site = EmbeddingSite()
         init = uniform(-self.init, self.init)
+        if self.position == "cls":
+            init = moved(init, backbone.cls_position)
         pool = PromptPool(site.sites, self.length, backbone.hidden_size, init)
         branch = Branch(
             "pool",

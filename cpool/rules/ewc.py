@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cpool.errors import ConfigError
+from cpool.heads import anchored
 from cpool.rule import Rule
 
 __all__ = ["ElasticPenalty", "fisher_diagonal"]
@@ -148,10 +149,12 @@ def fisher_diagonal(
         for row in rows:
             one = {name: value[row : row + 1] for name, value in batch.items()}
             target = one.pop("labels").to(model.backbone.device)
-            said = torch.log_softmax(model.answer(one, told).logits.float(), dim=1)
+            logits = anchored(model.answer(one, told).logits.float(), model.anchor)
+            said = torch.log_softmax(logits, dim=1)
             column = model.head.columns(target)[0]
             if labels == "model":
-                column = torch.multinomial(said.detach().exp()[0].cpu(), 1)[0].to(said.device)
+                shares = said.detach().exp()[0, : len(model.classes)].cpu()  # the anchor is none
+                column = torch.multinomial(shares, 1)[0].to(said.device)
             slopes = torch.autograd.grad(said[0, column], list(weights.values()), allow_unused=True)
             for total, slope in zip(sums.values(), slopes, strict=True):
                 if slope is not None:

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from cpool.heads import anchored
 from cpool.heads.masked import MaskedHead
 from cpool.rule import Rule
 
@@ -53,12 +54,14 @@ class Imbalance(Rule):
 
         def competing(rows: Tensor) -> Tensor:
             logits: Tensor = head(rows, expert).float()
-            return logits if closed is None else logits.masked_fill(closed, -torch.inf)
+            if closed is not None:
+                logits = logits.masked_fill(closed, -torch.inf)
+            return anchored(logits, model.anchor)
 
         with torch.no_grad():
             own = head.rows()[target].float()
             scale = 1 - F.cosine_similarity(own, features) + self.margin
-            shares = competing(features).softmax(dim=1)
+            shares = competing(features).softmax(dim=1)[:, : len(head.classes)]
             ignored = self._ignored(shares, head.factors(expert), features, target)
             weight = (1 - self.alpha) + self.alpha * ignored**self.gamma
         each = F.cross_entropy(competing(features / scale[:, None]), target, reduction="none")

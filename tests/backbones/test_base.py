@@ -212,3 +212,19 @@ def test_registry_names_every_kind() -> None:
     assert all(text and "\n" not in text for text in BACKBONES.values())
     families = {tiny.backbone(kind).family for kind in tiny.KINDS}
     assert families <= set(BACKBONES)
+
+
+@pytest.mark.parametrize("kind", ["vit", "deit", "dinov2", "clip"])
+def test_the_position_of_cls_is_what_the_embedding_adds_to_it(kind: str) -> None:
+    backbone = tiny.backbone(kind)
+    embeddings = backbone.plain_model.embeddings
+    token = getattr(embeddings, "cls_token", getattr(embeddings, "class_embedding", None))
+    with torch.no_grad():
+        first = embeddings(**tiny.batch(kind))[:, 0]
+    assert torch.allclose(first - token.flatten(), backbone.cls_position, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["siglip", "beit", "bert", "llama"])
+def test_no_cls_with_a_learned_position_is_said(kind: str) -> None:
+    with pytest.raises(BackboneError, match="learned positions"):
+        _ = tiny.backbone(kind).cls_position

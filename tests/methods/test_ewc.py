@@ -47,10 +47,11 @@ def naive_logits(model, query):
 
 
 @pytest.mark.parametrize("mask", ["task", "seen"])
-def test_the_fisher_of_the_labels_equals_a_loop(mask):
+@pytest.mark.parametrize("anchor", [0.0, 2.0])
+def test_the_fisher_of_the_labels_equals_a_loop(mask, anchor):
     model = head_model()
     model.begin_task([1, 2])
-    model.mask = mask
+    model.mask, model.anchor = mask, anchor
     batch = data([1, 2, 2, 1, 1])
     got = fisher_diagonal(
         model.eval(),
@@ -67,7 +68,8 @@ def test_the_fisher_of_the_labels_equals_a_loop(mask):
         naive_logits(model, batch["query"]),
         strict=True,
     ):
-        p = dict(zip(competing, softmax([row[c] for c in competing]), strict=True))
+        more = [math.log(anchor)] if anchor else []
+        p = dict(zip(competing, softmax([*(row[c] for c in competing), *more]), strict=False))
         for c in competing:
             slope = float(c == {1: 3, 2: 4}[label]) - p[c]
             bias[c] += slope**2 / 5

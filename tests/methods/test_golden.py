@@ -68,6 +68,17 @@ def test_l2p_loss_and_gradients(l2p):
     assert model.head.weights[0].grad[masked].abs().max() == 0
 
 
+def test_prompts_that_start_around_the_position_of_cls_are_those_of_the_pytorch_code(l2p):
+    """The code adds the position of [CLS] in each pass; the same prompts with it added once."""
+    model, branch, file = l2p
+    with torch.no_grad():
+        branch.pool.blocks[0] += model.backbone.cls_position
+    out = model.train()({**images(file), "labels": file["labels"].long()}, task=0)
+    assert close(out.features, file["out.cls.prompt.features"])
+    out.loss.backward()
+    assert close_gradient(branch.pool.blocks[0].grad[:, 0], file["grad.cls.prompt"])
+
+
 def test_the_batch_majority_of_the_code_is_not_repeated(l2p):
     """Fault 1: there an image's logits depend on its neighbours, by up to 0.58 here."""
     model, _, file = l2p
@@ -141,3 +152,15 @@ def test_the_reshape_fault_of_the_ports_is_not_repeated(dualprompt):
     for b in range(4):
         alone = model({"pixel_values": file["images"][b : b + 1]}).logits
         assert close(alone[0], together[b])
+
+
+def test_a_pool_starts_around_the_position_of_cls():
+    backbone, _ = golden_backbone("l2p.safetensors")
+    starts = []
+    for position in ("none", "cls"):
+        torch.manual_seed(3)
+        model = L2P(pool_size=6, length=3, top_k=2, position=position).build(backbone)
+        model.begin_task([0, 1])
+        starts.append(model.prompter.branches["pool"].pool.blocks[0].detach())
+    assert close(starts[1] - starts[0], backbone.cls_position.expand(6, 1, 3, -1), 1e-6)
+    assert backbone.cls_position.abs().max() > 0.1

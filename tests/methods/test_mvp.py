@@ -73,10 +73,12 @@ def test_loss_selection_and_gradients():
     assert expert.policy.count.tolist() == counts
 
 
-def test_balance_weights_each_sample_and_shortens_features():
+@pytest.mark.parametrize("anchor", [0.0, 3.0])
+def test_balance_weights_each_sample_and_shortens_features(anchor):
     """Gradients of the head are taken by autograd, sample by sample, as the paper has them."""
     alpha, gamma, margin = 0.7, 1.5, 0.4
     model = built(balance=True, alpha=alpha, gamma=gamma, margin=margin, pull=0.0)
+    model.anchor = anchor
     model.begin_task([1, 2])
     inputs, labels = batch([2, 1, 2, 0], seed=4), [2, 1, 2, 0]
     with torch.no_grad():
@@ -90,7 +92,7 @@ def test_balance_weights_each_sample_and_shortens_features():
 
     def single(row, feature, weight):
         logits = (weight @ feature) * 2 / (1 + (-masks[slots[row]]).exp())
-        return -(logits[labels[row]].exp() / logits.exp().sum()).log()
+        return -(logits[labels[row]].exp() / (anchor + logits.exp().sum())).log()
 
     def gradient(loss, weight):
         return torch.autograd.grad(loss, [weight])[0]

@@ -70,8 +70,6 @@ class AvalancheModel(nn.Module):
                 got='answers="completions"',
                 remedy="Train completions with cpool.Learner or TRL's SFTTrainer.",
             )
-        if prompted.method is not None:
-            prompted.mask = prompted.method.settings.mask
         self.prompted, self.inputs = prompted, inputs
         self.idle = nn.Parameter(torch.zeros(()))
         self.width = max(prompted.classes, default=0) + 1

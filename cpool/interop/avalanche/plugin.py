@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cpool.errors import ConfigError, DataError, StateError
+from cpool.heads import anchored
 from cpool.interop.avalanche.inputs import raw_inputs
 from cpool.interop.avalanche.model import AvalancheModel, Step, ToldAvalancheModel
 from cpool.seeding import derive, seeded
@@ -41,7 +42,13 @@ class Competing:
                 # Left out, not set to −inf: label smoothing would make that an infinite loss.
                 place = torch.zeros(logits.shape[1], dtype=torch.int64, device=y.device)
                 place[competing] = torch.arange(len(competing), device=y.device)
-                logits, y = logits[:, competing], place[y]
+                logits, y = anchored(logits[:, competing], prompted.anchor), place[y]
+            elif prompted.anchor:
+                raise ConfigError(
+                    expected="a criterion without weights of classes beside train.anchor",
+                    got=f"{type(self.criterion).__name__} with weights",
+                    remedy="Leave one of the two out.",
+                )
             else:
                 away = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
                 away[competing] = False

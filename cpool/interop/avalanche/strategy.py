@@ -78,7 +78,7 @@ class PromptStrategy(SupervisedTemplate):  # type: ignore[misc]  # untyped base
                 remedy="Make a new Learner; a strategy resumes by Avalanche's own checkpoints.",
             )
         model = (ToldAvalancheModel if told else AvalancheModel)(learner.model)
-        learner.model.mask = learner.train.mask
+        learner.model.compete(learner.train)
         self.learner = learner
         if class_names is not None:
             learner.model.name_classes(class_names)

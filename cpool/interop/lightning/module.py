@@ -75,7 +75,7 @@ class PromptModule(LightningModule):
         base = train or (prompted.method.settings if prompted.method else TrainSettings())
         self.settings = base.but(**changes)
         self.prompted, self.seed = prompted, seed
-        prompted.mask = self.settings.mask
+        prompted.compete(self.settings)
         self.task: int | None = None
         self.feed = Feed(prompted, self.settings.batch_size)
         self.border = Border(self.feed, self.settings, seed)

@@ -59,8 +59,6 @@ class Classifier(CpoolModel):
                 remedy="Name all classes in the order of their numbers, also of tasks to come.",
             )
         model.name_classes(names)
-        if model.method is not None:
-            model.mask = model.method.settings.mask
         numbers = {name: i for i, name in enumerate(names)}
         named: dict[str, Any] = {"id2label": dict(enumerate(names)), "label2id": numbers}
         return cls(CpoolConfig(**named, **described(model)), model)
@@ -72,8 +70,10 @@ class Classifier(CpoolModel):
 
     def classes_of(self, task: Sequence[int]) -> list[int]:
         """Return the class numbers of a task, all of which have names."""
-        settings, number = TrainSettings(mask=self.prompted.mask), len(self.prompted.tasks)
-        check_trainable(self.prompted, settings, task, f"task {number}", number)
+        prompted = self.prompted
+        settings = TrainSettings(mask=prompted.mask, anchor=prompted.anchor)
+        number = len(prompted.tasks)
+        check_trainable(prompted, settings, task, f"task {number}", number)
         wrong = [c for c in task if not 0 <= c < self.width]
         if wrong:
             raise DataError(

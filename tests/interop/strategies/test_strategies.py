@@ -37,6 +37,7 @@ from cpool.interop.avalanche import (
     ToldAvalancheModel,
     as_benchmark,
 )
+from cpool.settings import TrainSettings
 from tests import tiny
 from tests.common.tasks import stream
 from tests.conftest import ROOT
@@ -192,6 +193,25 @@ def test_classes_compete_as_the_method_wants_and_replayed_ones_always(mask):
     torch.testing.assert_close(weighted(logits, mine), loss(logits, mine))
     logits[:] = 0.0
     assert float(loss(logits, mine)) == pytest.approx(np.log(len(classes)))
+
+
+def test_an_anchor_competes_under_a_strategy_too():
+    strategy = naive("linear_head", "vit")
+    first, second, _ = benchmark("vit").train_stream
+    strategy.train(first)
+    strategy.train(second)
+    model = strategy.model.train()
+    model.prompted.compete(TrainSettings(anchor=2.5))
+    from cpool.interop.avalanche.plugin import Competing
+
+    new = list(model.prompted.tasks[1])
+    logits, mine = torch.randn(2, 6), torch.tensor([new[0], new[1]])
+    shares = logits.exp()
+    wanted = -(logits[range(2), mine].exp() / (2.5 + shares[:, new].sum(dim=1))).log().mean()
+    torch.testing.assert_close(Competing(nn.CrossEntropyLoss(), model)(logits, mine), wanted)
+    weighted = Competing(nn.CrossEntropyLoss(weight=torch.ones(6)), model)
+    with pytest.raises(ConfigError, match="weights of classes"):
+        weighted(logits, mine)
 
 
 def test_a_told_task_restricts_prompts_and_classes():
