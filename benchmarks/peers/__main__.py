@@ -24,7 +24,7 @@ def main() -> None:
     )
     known = [comparison.name for comparison in COMPARISONS]
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(known))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one a round")
+    parser.add_argument("--seeds", type=int, nargs="+", help="one a round; else 0, 1, 2, …")
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "peers")
     parser.add_argument("--page", action="store_true", help="measure nothing")
     parser.add_argument("--check", action="store_true", help="compare the page, write nothing")
@@ -38,7 +38,8 @@ def main() -> None:
     if not args.page:
         for comparison in COMPARISONS:
             if not args.names or comparison.name in args.names:
-                made = compare(comparison, args.folder.resolve(), args.seeds)
+                seeds = args.seeds or range(comparison.rounds)
+                made = compare(comparison, args.folder.resolve(), seeds)
                 # Read now: another run may have written the other comparisons meanwhile.
                 old = read_json(page.RESULTS)["comparisons"] if page.RESULTS.is_file() else {}
                 new = {**old, comparison.name: {**made, "machine": machine()}}

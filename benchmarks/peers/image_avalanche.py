@@ -122,12 +122,6 @@ def strategy_of(run: Run, classes: int) -> LearningToPrompt:
     )
     model = strategy.model
     model.head = torch.nn.Linear(model.embed_dim, classes)
-    with torch.no_grad():
-        if not job.get("position", True):
-            model.pos_embed[:, 1 : 1 + job["top_k"] * job["length"]] = 0.0
-        if "head_std" in job:
-            model.head.weight.normal_(0.0, job["head_std"])
-            model.head.bias.zero_()
     return strategy
 
 

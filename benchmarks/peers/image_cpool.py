@@ -20,6 +20,7 @@ def main() -> None:
             top_k=job["top_k"],
             length=job["length"],
             pull=job["pull"],
+            position=job["position"],
             slots_per_task=job.get("slots_per_task"),
         )
         learner = cpool.Learner(
@@ -34,6 +35,7 @@ def main() -> None:
             schedule="constant",
             clip_norm=0.0,  # Avalanche does not clip
             mask="task",
+            anchor=job.get("anchor", 0.0),
         )
     with torch.no_grad():
         query = backbone.query(backbone.prepare(tasks[0]["x_test"][:8]))

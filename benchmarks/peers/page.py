@@ -4,9 +4,10 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.peers.counted import counted
 from benchmarks.peers.environment import ROOT
 from benchmarks.peers.published import PUBLISHED
-from benchmarks.peers.settings import COMPARISONS, OURS, TARGETS, Target
+from benchmarks.peers.settings import COMPARISONS, PATCHES, TARGETS, Target
 from cpool._io import read_json
 from cpool.report import text
 from cpool.report.results import Stat
@@ -31,8 +32,8 @@ each library that needs one of its own, runs all of them, and writes this page.
   model, training all tasks, and evaluating all tasks seen so far after each; imports are not in it.
   *Afresh* is one more evaluation of all tasks, for which cpool may use nothing that it kept. The
   seconds are those of the processor: other work on the machine changes them less than those of the
-  clock, which are in `benchmarks/results/peers.json`, but not little. With three rounds,
-  differences within the brackets say nothing.
+  clock, which are in `benchmarks/results/peers.json`, but not little. Differences within the
+  brackets say nothing.
 - **s**: those seconds of the whole run, median.
 - **accuracy**: average accuracy after the last task in percent, **forgetting** in points, both
   [from the same matrix](metrics.md); mean ± sample deviation over the seeds.
@@ -41,17 +42,30 @@ each library that needs one of its own, runs all of them, and writes this page.
   numbers that gradients trained.
 """
 
+BOUNDS = """\
+## What a cache can give
+
+cpool computes the query of a sample once, Avalanche in every epoch and evaluation. The rest, the
+prompted pass and the gradient through it, is the same work. Counted in tokens that pass through the
+model, this is what it can give at most. The targets of speed were set without this count: a query
+has fewer tokens than a prompted pass, whose way back doubles it, so that training stays below 1.5 ×
+for all numbers of epochs. And since the frozen model is all but a little of the memory, one copy of
+it is half of two, and what is trained comes on top.
+
+| counted | whole | training | evaluation |
+| --- | ---: | ---: | ---: |"""
+
 ABOUT = {
     "digits": """\
 Split Digits in five tasks, on the model that comes with cpool (five layers, 128 wide, 16 patches).
-The image models of all libraries were checked to give the same query features before each run. What
-differs by design: Avalanche gives prompts the position of [CLS], starts the head from larger
-weights, and holds two copies of the model; both it and cpool share ten slots among the tasks.
-*Avalanche, started as cpool* has prompts without a position, as in the JAX code, and the head's
-start of cpool. CapyMOA has five slots for each task, chooses among a task's own in training, and
-multiplies the logits of other classes by 0 rather than leaving them out, so that the rows of a task
-are trained against zeros; *cpool, slots a task* has as many slots, and freezes those of earlier
-tasks.""",
+The image models of all libraries were checked to give the same query features before each run. In
+all of them prompts start around the position of [CLS], and only the classes of a task are trained.
+What differs: Avalanche starts the head from larger weights, and holds two copies of the model; both
+it and cpool share ten slots among the tasks. *Anchored* has `train.anchor = 8`: eight classes of
+logit 0 compete beside the two of a task ([what that gives](studies.md#what-does-an-anchor-give)).
+CapyMOA has it without saying so, since it multiplies the logits of the other eight classes by 0
+rather than leave them out. It has five slots for each task, and chooses among a task's own in
+training; so does *cpool, slots a task, anchored*, which freezes those of earlier tasks.""",
     "vit-tiny": """\
 The same images at 224 × 224 on a model of the size of ViT-Ti/16 (12 layers, 192 wide, 196 patches).
 Its weights are random, so that times and sizes mean something, and accuracies do not.""",
@@ -165,9 +179,9 @@ def budget(found: Mapping[str, Any]) -> str:
 def judged(target: Target, comparisons: Mapping[str, Any]) -> str | None:
     """Return a row of the table of targets; None where it was not measured."""
     found = comparisons.get(target.comparison)
-    if found is None or (target.over or found["base"]) not in found["peers"]:
+    if found is None or not {target.of, target.over or found["base"]} <= found["peers"].keys():
         return None
-    values = ratios(found, OURS, target.what, target.over)
+    values = ratios(found, target.of, target.what, target.over)
     if not values:
         return None
     middle = statistics.mean(values) if target.what == "accuracy" else statistics.median(values)
@@ -176,6 +190,21 @@ def judged(target: Target, comparisons: Mapping[str, Any]) -> str | None:
     if target.what == "accuracy":
         number = text.with_deviation(Stat.of(values), 1.0, 1)
     return f"| {target.words} | {number} | {'yes' if met else '**no**'} |"
+
+
+def bounds() -> list[str]:
+    """Return what a cache of queries can give at most in each comparison of images."""
+    lines = [BOUNDS]
+    without_end = {"epochs": 10**6, "tasks": 10**6}
+    for comparison in COMPARISONS:
+        if comparison.name in PATCHES:
+            patches = PATCHES[comparison.name]
+            for more, words in (({}, ""), (without_end, ", epochs and tasks without end")):
+                found = counted({**comparison.job, **more}, patches)
+                whole = f"{found['whole']:.2f} ×" if not more else NONE
+                cells = [f"{found[name]:.2f} ×" for name in ("train", "evaluate")]
+                lines.append(f"| {comparison.title}{words} | {whole} | {' | '.join(cells)} |")
+    return [*lines, ""]
 
 
 def published() -> list[str]:
@@ -204,7 +233,7 @@ def content(results: Mapping[str, Any] | None = None) -> str:
     rows = [row for target in TARGETS if (row := judged(target, comparisons)) is not None]
     if rows:
         lines += ["## What was aimed at", "", "| target | measured | met |", "| --- | ---: | --- |"]
-        lines += [*rows, ""]
+        lines += [*rows, "", *bounds()]
     lines += ["## What others publish", ""]
     lines += [
         "L2P on Split CIFAR-100 in ten tasks on a pretrained ViT: another stream and another model",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ class States:
         self.num_layers = num_layers
         self.blocks = blocks_of(model, num_layers)
         # Made once: compiled code recognises a hook by its identity.
-        self._hooks = [_output_hook(i + 1) for i in range(num_layers)]
+        self._hooks = [partial(_output_hook, i + 1) for i in range(num_layers)]
 
     @contextmanager
     def captured(self, wanted: Sequence[int]) -> Iterator[dict[int, Tensor]]:
@@ -57,12 +58,9 @@ class States:
             yield states
 
 
-def _output_hook(number: int) -> Any:
-    def hook(module: nn.Module, args: Any, output: Any) -> None:
-        if (call := CALL.get()) is not None:
-            call.states[number] = output[0] if isinstance(output, tuple) else output
-
-    return hook
+def _output_hook(number: int, module: nn.Module, args: Any, output: Any) -> None:
+    if (call := CALL.get()) is not None:
+        call.states[number] = output[0] if isinstance(output, tuple) else output
 
 
 def _input_hook(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:

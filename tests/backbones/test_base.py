@@ -2,6 +2,7 @@
 
 import copy
 import json
+import pickle
 from typing import Any
 
 import pytest
@@ -228,3 +229,14 @@ def test_the_position_of_cls_is_what_the_embedding_adds_to_it(kind: str) -> None
 def test_no_cls_with_a_learned_position_is_said(kind: str) -> None:
     with pytest.raises(BackboneError, match="learned positions"):
         _ = tiny.backbone(kind).cls_position
+
+
+@pytest.mark.parametrize("kind", ["vit", "bert", "llama", "t5"])
+def test_a_pickled_backbone_reads_the_same_features(kind: str) -> None:
+    """Workers of a search get their backbone so."""
+    backbone = tiny.new(kind, layers=(1, -1))
+    again = pickle.loads(pickle.dumps(backbone))
+    inputs = tiny.batch(kind)
+    assert torch.equal(again.query(inputs), backbone.query(inputs))
+    assert again.fingerprint == backbone.fingerprint
+    assert not any(p.requires_grad for p in again.parameters())

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from benchmarks.peers import driver, environment, measured, page
+from benchmarks.peers.counted import counted
 from benchmarks.peers.settings import COMPARISONS, TARGETS, Peer, Target
 
 
@@ -56,7 +57,7 @@ def test_the_committed_runs_are_of_one_model_and_of_the_same_rounds() -> None:
         assert found["job"] == comparison.job, "measured with other settings: measure again"
         assert list(found["peers"]) == [peer.name for peer in comparison.peers]
         seeds = {run["seed"] for run in found["peers"][comparison.base]["runs"]}
-        assert len(seeds) >= 3
+        assert len(seeds) >= comparison.rounds >= 3
         for peer in found["peers"].values():
             assert peer["error"] or {run["seed"] for run in peer["runs"]} == seeds
             far = [run.get("feature_error", 0.0) for run in peer["runs"]]
@@ -99,6 +100,24 @@ def test_a_target_may_compare_with_another_peer_than_the_base() -> None:
     other = {"error": None, "versions": {}, "runs": [run_of(0, 1.0, accuracy=0.75)]}
     found["peers"]["other"] = other
     assert cells(page.judged(target, {"digits": found})) == ["aim", "5.0", "yes"]
+
+
+def test_tokens_are_counted_as_a_loop_counts_them() -> None:
+    job = {"tasks": 3, "epochs": 2, "train_per_class": 5, "test_per_class": 4}
+    job = {**job, "top_k": 2, "length": 3}
+    query, prompted = 10, 16
+    work = {False: {"train": 0, "evaluate": 0}, True: {"train": 0, "evaluate": 0}}
+    for cached, sums in work.items():
+        for task in range(3):
+            for epoch in range(2):
+                sums["train"] += 5 * ((not cached or epoch == 0) * query + 2 * prompted)
+            for seen in range(task + 1):
+                sums["evaluate"] += 4 * ((not cached or seen == task) * query + prompted)
+    found = counted(job, patches=9)
+    for name in ("train", "evaluate"):
+        assert found[name] == pytest.approx(work[False][name] / work[True][name])
+    whole = [sum(sums.values()) for sums in (work[False], work[True])]
+    assert found["whole"] == pytest.approx(whole[0] / whole[1])
 
 
 def test_every_target_is_judged_on_the_page() -> None:
