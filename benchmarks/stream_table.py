@@ -176,6 +176,16 @@ def facts(document: Document) -> list[str]:
     return lines
 
 
+def _in_a_line(value: str | bool) -> str:
+    """Write a value; a text of several words or lines as code, its line ends visible.
+
+    >>> _in_a_line("tokens"), _in_a_line("one\\ntwo")
+    ('tokens', '`one\\\\ntwo`')
+    """
+    said = str(value).replace("\n", "\\n")
+    return f"`{said}`" if {" ", "\\"} & set(said) else said
+
+
 def choices(runs: list[dict[str, Any]]) -> str:
     """Name the options that a row with a method's own name chose otherwise than its default.
 
@@ -187,7 +197,7 @@ def choices(runs: list[dict[str, Any]]) -> str:
             continue
         usual = vars(METHODS[run["method"]]())
         differ = [
-            f"{key} = {value}"
+            f"{key} = {_in_a_line(value)}"
             for key, value in run["hyper_parameters"].items()
             if isinstance(value, str | bool)
             and key in usual
