@@ -177,12 +177,12 @@ def facts(document: Document) -> list[str]:
 
 
 def _in_a_line(value: str | bool) -> str:
-    """Write a value; a text of several words or lines as code, its line ends visible.
+    r"""Write a value; a text of several words or lines as code, its line ends visible.
 
-    >>> _in_a_line("tokens"), _in_a_line("one\\ntwo")
-    ('tokens', '`one\\\\ntwo`')
+    >>> _in_a_line("tokens"), _in_a_line("one\ntwo")
+    ('tokens', '`one\\ntwo`')
     """
-    said = str(value).replace("\n", "\\n")
+    said = str(value).replace("\n", r"\n")
     return f"`{said}`" if {" ", "\\"} & set(said) else said
 
 
