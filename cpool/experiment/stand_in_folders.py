@@ -29,8 +29,13 @@ def image_stand_in(options: Mapping[str, Any], place: Path, few: bool) -> Path:
     if options.get("name") == "image_domains":
         domains = _domains(options, path)
         classes = _class_folders(path / domains[0]) or filled([], _FOLDERS.get(path.name, A_TASK))
-        for domain in domains:
-            write_images(place / domain, classes, *rows_of(len(classes), few))
+        train, test = rows_of(len(classes), few)
+        # Every domain is tested after each of them, so not all of many classes have a test image;
+        # where the test is of other domains, what is in a domain is of one kind anyway.
+        tested = [] if options.get("test_domains") else classes[:_MANY]
+        for number, domain in enumerate(domains):
+            write_images(place / domain, tested, train, test, (number, 1))
+            write_images(place / domain, classes[len(tested) :], train, 0, (number, 2))
     else:
         classes = _class_folders(path) or listed(options) or filled([], _guess(options, path))
         write_images(place, classes, *rows_of(len(classes), few))

@@ -150,7 +150,7 @@ def test_candidates_of_a_grid_are_all_built(file, cpool):
         {"name": "blurry", "of": "image_folder", "options": {"path": "nowhere"}, "tasks": 4},
         {"name": "image_domains", "path": "nowhere", "tasks": 3},
         {"name": "image_domains", "path": "nowhere", "domains": ["b", "a"], "test_domains": ["c"]},
-        {"name": "online", "of": "image_domains", "tasks": 2, "options": {"path": "nowhere"}},
+        {"name": "online", "of": "image_domains", "options": {"path": "nowhere"}},
         {"name": "text_file", "path": "no.csv", "scenario": "domain", "tasks": 3},
         {"name": "text_file", "path": "no.csv", "task": "topic", "label": "intent"},
     ],
@@ -184,6 +184,7 @@ def test_domain_folders_that_are_there_are_counted(tmp_path):
     stream = load_stream(changed.pop("name"), **changed)
     assert stream.class_names == ("ant", "bee", "cow")
     assert [task.name for task in stream] == ["ink", "oil"]
+    assert not np.array_equal(stream[0].train.x[0], stream[1].train.x[0])
     wrong = stand_in_options({**options, "domains": ["inc"]}, tmp_path / "made")
     with pytest.raises(UnknownNameError, match="Did you mean 'ink'"):
         load_stream(wrong.pop("name"), **wrong)
