@@ -43,11 +43,13 @@ def write_data(folder: Path, names: Sequence[str]) -> None:
         write(folder, names)
 
 
-def write_images(folder: Path, names: Sequence[str], train: int, test: int) -> None:
+def write_images(
+    folder: Path, names: Sequence[str], train: int, test: int, seed: Sequence[int] = (0,)
+) -> None:
     """Write PNG files of 32 x 32 pixels as `folder/train/<class>/*` and `folder/test/<class>/*`."""
     from PIL import Image
 
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for part, count in (("train", train), ("test", test)):
         for name in names:
             place = folder / part / name

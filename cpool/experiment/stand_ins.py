@@ -8,32 +8,23 @@ from cpool.backbones import Backbone
 from cpool.backbones.small import small_backbone
 from cpool.backbones.small_config import small_config
 from cpool.experiment.config import Experiment
-from cpool.experiment.stand_in_data import (
-    TEST,
-    TRAIN,
-    filled,
-    write_data,
-    write_images,
-    write_texts,
-)
+from cpool.experiment.stand_in_data import filled, write_data, write_texts
+from cpool.experiment.stand_in_folders import A_TASK, image_stand_in, listed, rows_of, strings
+from cpool.experiment.stand_in_folders import assumed as assumed_folder
 from cpool.streams.registry import STREAMS
 
 __all__ = ["assumed", "stand_in_backbone", "stand_in_options"]
 
 # A class has four rows to learn from, one for validation and one for the test.
 _FEW = {"train_per_class": 5, "test_per_class": 1}
-# How many classes the folders of the papers have, where they are not there to be counted.
-_FOLDERS = {"cifar100": 100, "imagenet-r": 200}
-_MANY = 30  # classes, from which on two rows of each are enough
 _DEPTH = 6  # the deepest layer that a method takes by default (ConvPrompt)
-_A_TASK = 4  # classes, where nothing says how many there are
 
 
 def stand_in_backbone(experiment: Experiment) -> Backbone:
     """Return a small random backbone of the kind and depth that the experiment names."""
     section = dict(experiment.backbone)
     settings = [part for e in experiment.methods for part in (e.method.hyper_parameters(), e.grid)]
-    texts = [*sorted(set(_strings(settings))), *_listed(experiment.stream)]
+    texts = [*sorted(set(strings(settings))), *listed(experiment.stream)]
     depth = 1 + max([_DEPTH, *_layers([section, *settings])])
     return small_backbone(section.pop("name"), texts=texts, depth=depth, **section)
 
@@ -45,13 +36,12 @@ def assumed(experiment: Experiment) -> list[str]:
     if origin.startswith("its name"):
         said.append(f"Kind and depth of {name} are assumed from {origin}.")
     options = experiment.stream
+    named = options["name"]
     while options.get("options"):
-        options = options["options"]
+        named, options = options.get("of", named), options["options"]
     path = options.get("path")
-    if path is not None and not Path(path).exists() and not _listed(options):
-        known = Path(path).name in _FOLDERS
-        many = str(_FOLDERS[Path(path).name]) if known else f"{_A_TASK} a task"
-        said.append(f"{path} is not there: its classes are assumed to be {many}.")
+    if path is not None and not Path(path).exists() and not listed(options):
+        said.append(f"{path} is not there: {assumed_folder(str(named), options)}.")
     return said
 
 
@@ -89,7 +79,7 @@ def _opened(options: Mapping[str, Any], folder: Path, few: bool) -> dict[str, An
         place = _write(changed, folder, few)
         return {**{k: v for k, v in changed.items() if k != "test_path"}, "path": str(place)}
     if "data" in STREAMS[name].options:
-        write_data(folder / "data", _listed(options))
+        write_data(folder / "data", listed(options))
         changed["data"] = str(folder / "data")
     return changed
 
@@ -99,28 +89,7 @@ def _write(options: Mapping[str, Any], folder: Path, few: bool) -> Path:
     path = Path(options["path"])
     if path.suffix.lower() in (".csv", ".jsonl"):
         return path if path.is_file() else _texts(options, folder / "texts.csv", few)
-    place = folder / "images"
-    if not place.exists():
-        classes = _classes(options, path)
-        write_images(place, classes, *_rows(len(classes), few))
-    return place
-
-
-def _classes(options: Mapping[str, Any], path: Path) -> list[str]:
-    root = path / "train" if (path / "train").is_dir() else path
-    there = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
-    listed, tasks = _listed(options), options.get("tasks")
-    if there or listed:
-        return there or listed
-    count = _A_TASK * (tasks if isinstance(tasks, int) else 5)
-    return filled([], _FOLDERS.get(path.name, count))
-
-
-def _rows(classes: int, few: bool) -> tuple[int, int]:
-    """Return how many rows a class has for training and for the test."""
-    if not few:
-        return TRAIN, TEST
-    return (2, 1) if classes >= _MANY else (5, 1)
+    return image_stand_in(options, folder / "images", few)
 
 
 def _texts(options: Mapping[str, Any], file: Path, few: bool) -> Path:
@@ -129,8 +98,8 @@ def _texts(options: Mapping[str, Any], file: Path, few: bool) -> Path:
     domains = options.get("scenario") == "domain"
     tasks = options.get("tasks")
     count = tasks if isinstance(tasks, int) else 5
-    names = _listed(options) or filled([], _A_TASK if domains else _A_TASK * count)
-    train, test = _rows(len(names), few)
+    names = listed(options) or filled([], A_TASK if domains else A_TASK * count)
+    train, test = rows_of(len(names), few)
     rows = [
         [name, part]
         for part, many in (("train", train), ("test", test))
@@ -141,19 +110,12 @@ def _texts(options: Mapping[str, Any], file: Path, few: bool) -> Path:
     if domains:
         rows = [[*row, f"domain {k}"] for k in range(count) for row in rows]
     elif task is not None:
-        rows = [[*row, f"task {names.index(row[0]) // _A_TASK}"] for row in rows]
+        rows = [[*row, f"task {names.index(row[0]) // A_TASK}"] for row in rows]
     if domains or task is not None:
         columns.append(task or "task")
     if not file.exists():
         write_texts(file, columns, rows)
     return file
-
-
-def _listed(options: Mapping[str, Any]) -> list[str]:
-    """Return the names of classes that the options of a stream hold, in order."""
-    tasks, order = options.get("tasks"), options.get("class_order")
-    listed = [*(tasks if isinstance(tasks, list | tuple) else ()), order or ()]
-    return list(dict.fromkeys(name for group in listed for name in _strings(group)))
 
 
 def _layers(value: Any, named: bool = False) -> Iterator[int]:
@@ -166,15 +128,3 @@ def _layers(value: Any, named: bool = False) -> Iterator[int]:
             yield from _layers(inner, named)
     elif named and isinstance(value, int):
         yield abs(value)
-
-
-def _strings(value: Any) -> Iterator[str]:
-    """Yield the texts in a nested value."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _strings(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _strings(inner)

@@ -5,6 +5,7 @@ from cpool.streams.build import ARRANGEMENTS, build_stream
 from cpool.streams.clinc import clinc150, clinc150_out_of_scope
 from cpool.streams.conflicts import conflicting_intents
 from cpool.streams.digits import permuted_digits, rotated_digits, split_digits
+from cpool.streams.domain_folder import image_domains
 from cpool.streams.domains import domain_incremental
 from cpool.streams.drifting import gradual_drift
 from cpool.streams.five import five_datasets
@@ -44,6 +45,7 @@ __all__ = [
     "few_shot",
     "five_datasets",
     "gradual_drift",
+    "image_domains",
     "image_folder",
     "label_noise",
     "load_stream",

@@ -11,6 +11,7 @@ from cpool.errors import ConfigError
 __all__ = [
     "ClassOrder",
     "Tasks",
+    "dealt",
     "divide_classes",
     "draw_per_class",
     "held_out",
@@ -46,6 +47,25 @@ def draw_per_class(
         order = np.random.default_rng([*key, label + 1]).permutation(len(rows))
         mask[rows[order[:number]]] = True
     return mask
+
+
+def dealt(groups: npt.NDArray[np.int64], count: int, key: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Return to which of `count` receivers each example [n] goes: the groups, shuffled, in turn.
+
+    What the receivers get of groups of adjacent numbers, so of one and of all, differs by one at
+    most.
+
+    >>> dealt(np.array([0, 0, 1, 1, 1]), 2, (0,)).tolist()
+    [0, 1, 0, 1, 0]
+    """
+    receivers = np.empty(len(groups), dtype=np.int64)
+    given = 0
+    for group in np.unique(groups).tolist():
+        rows = np.flatnonzero(groups == group)
+        order = np.random.default_rng([*key, group + 1]).permutation(len(rows))
+        receivers[rows[order]] = np.arange(given, given + len(rows)) % count
+        given += len(rows)
+    return receivers
 
 
 def divide_classes(

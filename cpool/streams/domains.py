@@ -1,6 +1,7 @@
 """Domain-incremental streams over data of your own: the same classes, new inputs."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from cpool.streams._source import Source, fingerprint, read_source
 from cpool.streams._splits import held_out
 from cpool.streams.base import Examples, Stream, Task
 
-__all__ = ["domain_incremental"]
+__all__ = ["domain_incremental", "in_domain"]
 
 
 def domain_incremental(
@@ -75,6 +76,16 @@ def domain_incremental(
     )
 
 
+@contextlib.contextmanager
+def in_domain(name: str) -> Iterator[None]:
+    """Let errors about the data say in which domain."""
+    try:
+        yield
+    except DataError as error:
+        got = f"{error.got} (in {name!r})"
+        raise DataError(expected=error.expected, got=got, remedy=error.remedy) from error
+
+
 def _read_domains(
     domains: Sequence[Any],
     names: Sequence[str],
@@ -86,11 +97,8 @@ def _read_domains(
             got, remedy = type(domain).__name__, "Give test data for every domain."
             raise DataError(expected="(x, y, x_test, y_test) a domain", got=got, remedy=remedy)
         x, y, x_test, y_test = domain
-        try:
+        with in_domain(name):
             source = read_source(x, y, x_test, y_test, class_names)
-        except DataError as error:
-            got = f"{error.got} (in {name!r})"
-            raise DataError(expected=error.expected, got=got, remedy=error.remedy) from error
         first = sources[0] if sources else source
         if (source.modality, source.class_names) != (first.modality, first.class_names):
             raise DataError(

@@ -12,6 +12,7 @@ from cpool.streams.base import Stream
 from cpool.streams.clinc import CLINC150, clinc150
 from cpool.streams.conflicts import conflicting_intents
 from cpool.streams.digits import permuted_digits, rotated_digits, split_digits
+from cpool.streams.domain_folder import image_domains
 from cpool.streams.drifting import gradual_drift
 from cpool.streams.five import five_datasets
 from cpool.streams.folder import image_folder
@@ -90,6 +91,12 @@ STREAMS: dict[str, StreamInfo] = {
     ),
     "gradual_drift": StreamInfo(
         gradual_drift, "task-free: small chunks, each task or domain slides into the next", _OF
+    ),
+    "image_domains": StreamInfo(
+        image_domains,
+        "image files of your own, a folder a domain; domain-incremental images",
+        "path=, a folder with <domain>/train/<class>/ and <domain>/test/<class>/, or with "
+        "<domain>/<class>/",
     ),
     "image_folder": StreamInfo(
         image_folder,

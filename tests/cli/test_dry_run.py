@@ -2,13 +2,14 @@
 
 import json
 import tomllib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from cpool.backbones.small import small_backbone
 from cpool.backbones.small_config import small_config
-from cpool.errors import BackboneError, DataError
+from cpool.errors import BackboneError, DataError, UnknownNameError
 from cpool.experiment.config import Experiment
 from cpool.experiment.parts import open_stream
 from cpool.experiment.reading import read_experiment
@@ -147,6 +148,9 @@ def test_candidates_of_a_grid_are_all_built(file, cpool):
         {"name": "few_shot", "of": "split_fashion_mnist", "base_classes": 4, "ways": 3},
         {"name": "online", "of": "blurry", "options": {"of": "banking77"}},
         {"name": "blurry", "of": "image_folder", "options": {"path": "nowhere"}, "tasks": 4},
+        {"name": "image_domains", "path": "nowhere", "tasks": 3},
+        {"name": "image_domains", "path": "nowhere", "domains": ["b", "a"], "test_domains": ["c"]},
+        {"name": "online", "of": "image_domains", "options": {"path": "nowhere"}},
         {"name": "text_file", "path": "no.csv", "scenario": "domain", "tasks": 3},
         {"name": "text_file", "path": "no.csv", "task": "topic", "label": "intent"},
     ],
@@ -169,6 +173,21 @@ def test_class_folders_that_are_there_are_counted(tmp_path):
     options = {"name": "image_folder", "path": str(tmp_path / "own"), "tasks": 3}
     changed = stand_in_options(options, tmp_path / "made")
     assert load_stream(changed.pop("name"), **changed).class_names == ("ant", "bee", "cow")
+
+
+def test_domain_folders_that_are_there_are_counted(tmp_path):
+    for name in ("ant", "bee", "cow"):
+        for domain in ("ink", "oil", ".cache"):
+            (tmp_path / "own" / domain / "train" / name).mkdir(parents=True)
+    options = {"name": "image_domains", "path": str(tmp_path / "own")}
+    changed = stand_in_options(options, tmp_path / "made")
+    stream = load_stream(changed.pop("name"), **changed)
+    assert stream.class_names == ("ant", "bee", "cow")
+    assert [task.name for task in stream] == ["ink", "oil"]
+    assert not np.array_equal(stream[0].train.x[0], stream[1].train.x[0])
+    wrong = stand_in_options({**options, "domains": ["inc"]}, tmp_path / "made")
+    with pytest.raises(UnknownNameError, match="Did you mean 'ink'"):
+        load_stream(wrong.pop("name"), **wrong)
 
 
 def test_an_own_text_file_is_read_itself(tmp_path):
@@ -194,6 +213,15 @@ def test_what_is_assumed_is_said(file):
     assert isinstance(experiment, Experiment)
     said = " ".join(assumed(experiment))
     assert "someone/vit-odd are assumed" in said and "4 a task" in said
+    for change, many in (
+        ({}, "its classes are assumed to be 4, and its domains 2"),
+        ({"domains": ["a", "b", "c"]}, "its classes are assumed to be 4."),
+        ({"domains": ["a"], "path": "no/core50"}, "its classes are assumed to be 50."),
+    ):
+        stream = {**experiment.stream, "name": "image_domains", **change}
+        assert many in assumed(replace(experiment, stream=stream))[-1]
+    online = {"name": "online", "of": "image_domains", "options": {"path": "no", "domains": ["a"]}}
+    assert assumed(replace(experiment, stream=online))[-1].endswith("assumed to be 4.")
     assert small_config("google-t5/t5-large").config.num_layers == 24
     with pytest.raises(BackboneError, match="Name a folder"):
         small_config("someone/thing")

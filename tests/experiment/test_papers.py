@@ -18,6 +18,8 @@ PAPERS = {path.stem: path for path in sorted((ROOT / "benchmarks" / "papers").gl
 # Tasks, classes and scenario of the stand-ins, which are those of the papers.
 FORMS = {
     "cifar100": (10, 100, "class"),
+    "core50": (8, 50, "domain"),
+    "domainnet": (6, 345, "domain"),
     "five-datasets": (5, 50, "class"),
     "imagenet-r": (10, 200, "class"),
     "text-15": (15, 60, "task"),
@@ -26,6 +28,8 @@ FORMS = {
 # Fewer tasks and classes for the tests alone; the forms are checked in full.
 SHORTER = {
     "cifar100": ["stream.tasks=2", "stream.path=data/eight"],
+    "core50": ["stream.tasks=2", "stream.path=data/four"],
+    "domainnet": ["stream.tasks=2", "stream.path=data/four"],
     "text-15": ['stream.tasks=[["entailment", "neutral stance"], ["cb yes", "cb no"]]'],
     "text-4": ['stream.tasks=[["World", "Sports"], ["Film", "Written Work"]]'],
     "imagenet-r": ["stream.tasks=2", "stream.path=data/eight"],
@@ -53,10 +57,12 @@ def test_the_stand_ins_have_the_form_of_the_data(name, tmp_path):
     dry = rehearsed(read_experiment(PAPERS[name]), tmp_path)
     stream = open_stream(dry, 0)
     assert (len(stream), len(stream.class_names), stream.scenario) == FORMS[name]
-    given = tomllib.loads(PAPERS[name].read_text(encoding="utf-8"))["stream"]["tasks"]
-    if isinstance(given, list):
+    given = tomllib.loads(PAPERS[name].read_text(encoding="utf-8"))["stream"]
+    if isinstance(given.get("tasks"), list):
         found = [[stream.class_names[c] for c in task.classes] for task in stream]
-        assert found == given
+        assert found == given["tasks"]
+    if "domains" in given:
+        assert [task.name for task in stream] == given["domains"]
     sizes = [len(task.train) for task in stream]
     for entry in dry.methods:
         rows = sum(sizes) if entry.method.joint else max(sizes)

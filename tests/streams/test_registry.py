@@ -18,6 +18,7 @@ NAMES = [
     "few_shot",
     "five_datasets",
     "gradual_drift",
+    "image_domains",
     "image_folder",
     "label_noise",
     "long_tailed",
@@ -35,7 +36,7 @@ NAMES = [
     "text_file",
 ]
 COMMON = {"tasks", "seed", "validation", "train_per_class", "test_per_class", "subset_seed"}
-OWN_DATA = {"image_folder", "text_file", *ARRANGEMENTS}
+OWN_DATA = {"image_domains", "image_folder", "text_file", *ARRANGEMENTS}
 FILES = {name: info for name, info in STREAMS.items() if "(" in info.needs and name not in OWN_DATA}
 
 
@@ -126,7 +127,7 @@ def test_an_arrangement_needs_something_to_arrange(name: str) -> None:
         load_stream(name)
 
 
-@pytest.mark.parametrize("name", ["image_folder", "text_file"])
+@pytest.mark.parametrize("name", ["image_domains", "image_folder", "text_file"])
 def test_needed_options(name: str) -> None:
     with pytest.raises(
         ConfigError, match=f"path= for the stream '{name}'; got none. It needs path="

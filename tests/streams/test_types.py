@@ -39,6 +39,13 @@ CASES = [
     ("permuted_digits", {"tasks": 2.0}),
     ("permuted_digits", {"permutation_seed": "1"}),
     ("permuted_digits", {"shuffle": 1}),
+    ("image_domains", {"path": 3}),
+    ("image_domains", {"path": "FOLDER", "domains": 3}),
+    ("image_domains", {"path": "FOLDER", "domains": "one"}),
+    ("image_domains", {"path": "FOLDER", "domains": [1]}),
+    ("image_domains", {"path": "FOLDER", "test_domains": None}),
+    ("image_domains", {"path": "FOLDER", "tasks": "1"}),
+    ("image_domains", {"path": "FOLDER", "tasks": [["one"]]}),
     ("image_folder", {"path": 3}),
     ("image_folder", {"path": ""}),
     ("text_file", {"path": ["a.csv"]}),
@@ -80,7 +87,9 @@ for call in (
 def test_wrong_types_are_refused_as_settings(tmp_path: Path, root: Path) -> None:
     table = tmp_path / "a.csv"
     table.write_text("text,label\n" + "a,x\nb,y\n" * 3)
+    (tmp_path / "images" / "one").mkdir(parents=True)
     text = json.dumps(CASES).replace("PATH", str(table))
+    text = text.replace("FOLDER", str(tmp_path / "images"))
     rows = [["a", "x"], ["b", "y"]]
     folder = {
         "data_full.json": {"train": rows, "test": rows},
