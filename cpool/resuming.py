@@ -24,7 +24,8 @@ def check_settings(
     Raises:
         CheckpointError: what differs, then and now.
     """
-    then = {**manifest["train"], "seed": manifest["learner"]["seed"], "method": _method(manifest)}
+    settings = {**TrainSettings().__dict__, **manifest["train"]}  # with those that came later
+    then = {**settings, "seed": manifest["learner"]["seed"], "method": _method(manifest)}
     now = {**train.__dict__, "seed": seed, "method": method and describe_method(method)}
     if then == now:
         return

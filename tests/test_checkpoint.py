@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cpool import _io
-from cpool.checkpoint import MANIFEST, read_manifest
+from cpool.checkpoint import MANIFEST, _digest, read_manifest
 from cpool.errors import CheckpointError, StateError
 from cpool.learner import Learner
 from cpool.methods import L2P
@@ -179,6 +179,23 @@ def test_a_model_of_another_build_is_refused(saved):
     model = L2P(pool_size=4, top_k=2).build(tiny.backbone("vit"))
     with pytest.raises(CheckpointError, match="same method"):
         Learner.load(folder, tiny.backbone("vit"), model, device="cpu", quiet=True)
+
+
+def test_settings_that_came_later_are_at_their_defaults(saved):
+    """A checkpoint of an older version knows neither all training settings nor all options."""
+    _, folder = saved
+    manifest = json.loads((folder / MANIFEST).read_text())
+    del manifest["train"]["anchor"], manifest["method"]["hyper_parameters"]["pull"]
+    manifest["sha256"] = _digest(manifest)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    assert load(folder).train.anchor == 0.0
+    again = build("dualprompt", "vit")
+    again.resume(folder)
+    again.fit_task(stream("vit")[2])
+    other = build("dualprompt", "vit")
+    other.train = other.train.but(anchor=2.0)
+    with pytest.raises(CheckpointError, match=r"anchor=0\.0; got anchor=2\.0"):
+        other.resume(folder)
 
 
 def test_resuming_with_other_settings_is_refused(saved):
