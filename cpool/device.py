@@ -50,7 +50,8 @@ def make_accelerator(device: str | torch.device | None = None, precision: str = 
     chosen = None if device is None else check_device(device)
     if chosen is not None and chosen.type == "cuda" and chosen.index is not None:
         torch.cuda.set_device(chosen)
-    cpu = chosen is not None and chosen.type == "cpu"
+    # Unless told that it works on CPUs, accelerate takes each of a group of them for one alone.
+    cpu = not torch.accelerator.is_available() if chosen is None else chosen.type == "cpu"
     try:
         return Accelerator(cpu=cpu, mixed_precision=precision)
     except ValueError as error:

@@ -1,5 +1,9 @@
 """Two real processes learn what one learns, method by method, and leave the same files."""
 
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -60,3 +64,37 @@ def test_files_resuming_and_other_data(tmp_path):
         assert np.allclose(loaded.predict_proba(x), one.predict_proba(x), atol=1e-4)
         names = {path.name for path in (tmp_path / folder).iterdir()}
         assert not [name for name in names if "tmp" in name]
+
+
+RUN = """
+seeds = [0]
+backbone = { name = "embedded" }
+stream = { name = "split_digits", tasks = 2, train_per_class = 6, test_per_class = 6 }
+train = { epochs = 1, batch_size = 16 }
+
+[[method]]
+name = "l2p"
+slots_per_task = 2
+top_k = 2
+
+[[method]]
+name = "ranpac"
+projection = 50
+"""
+
+
+@pytest.mark.timeout(600)
+def test_cpool_run_is_one_run_of_all_processes_that_names_no_device(tmp_path):
+    """Each for itself would be two runs, of which the folder refuses one."""
+    file = tmp_path / "two.toml"
+    file.write_text(RUN, encoding="utf-8")
+    options = ["run", str(file), "--out"]
+    said = launched("cpool", *options, str(tmp_path / "two"))
+    assert said.count("seed 0  accuracy") == 2  # a line a method: one process speaks
+    done = subprocess.run([sys.executable, "-m", "cpool", *options, str(tmp_path / "one")])
+    assert done.returncode == 0
+    one, two = (
+        json.loads((tmp_path / name / "results.json").read_text("utf-8"))["runs"]
+        for name in ("one", "two")
+    )
+    assert [run["accuracy_matrix"] for run in one] == [run["accuracy_matrix"] for run in two]
