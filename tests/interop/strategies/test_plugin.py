@@ -36,6 +36,7 @@ def test_every_method_learns_what_its_learner_learns(row):
         strategy.model.eval()
         with torch.no_grad():
             logits = strategy.model(x)
+            chosen = strategy.model.prompted(strategy.model.batch(x)).selections
         columns = learner.classes
         got = logits[:, columns].softmax(dim=1).numpy()
         np.testing.assert_allclose(got.sum(axis=1), 1.0, atol=1e-5)
@@ -43,7 +44,14 @@ def test_every_method_learns_what_its_learner_learns(row):
             np.testing.assert_allclose(got, wanted.probabilities, atol=5e-4)
             best = np.sort(wanted.probabilities, axis=1)
             clear = best[:, -1] - best[:, -2] > 2e-3
-            assert np.array_equal(logits.argmax(dim=1).numpy()[clear], wanted.labels[clear])
+            said = logits.argmax(dim=1).numpy()
+            assert np.array_equal(said[clear], wanted.labels[clear])
+            y = np.asarray(task.test.y)
+            assert (said == y).mean() == pytest.approx((wanted.labels == y).mean(), abs=1e-6)
+            for branch, slots in wanted.slots.items():
+                selection = chosen[branch]
+                mine = np.broadcast_to(selection.index.numpy(), slots.shape)
+                assert np.array_equal(np.sort(mine, axis=1), np.sort(slots, axis=1))
 
 
 def _frozen(model):
