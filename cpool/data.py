@@ -268,7 +268,10 @@ def make_loader(
     if shuffle and inputs and len(examples) and isinstance(examples.x[0], str):
         lengths = np.array([len(text) for text in examples.x])
         grouped = GroupedBatches(lengths, batch_size, generator)
-        return DataLoader(rows, batch_sampler=grouped, collate_fn=collate)
+        # With a generator of its own no pass draws a seed for workers from the task's numbers.
+        return DataLoader(
+            rows, batch_sampler=grouped, collate_fn=collate, generator=torch.Generator()
+        )
     return DataLoader(
         rows, batch_size=batch_size, shuffle=shuffle, generator=generator, collate_fn=collate
     )

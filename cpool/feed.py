@@ -1,5 +1,6 @@
 """Feed: from examples to the batches that a model reads, with what was computed before."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,12 @@ from cpool.data import PreparedCache, by_length, make_loader
 from cpool.model import PromptedModel
 from cpool.streams import Examples
 
-__all__ = ["Feed"]
+__all__ = ["Feed", "reads_inputs"]
+
+
+def reads_inputs(model: PromptedModel, kept: Collection[str]) -> bool:
+    """Return whether batches need the inputs, where the features of passes `kept` are at hand."""
+    return model.needs_inputs and not (kept and len(kept) == len(model.passes.names))
 
 
 class Feed:
@@ -111,7 +117,6 @@ class Feed:
             wanted = {}
         for name, key in wanted.items():
             extra[name] = self._kept(examples, name, key, task)
-        every = bool(wanted) and len(wanted) == len(model.passes.names)
         # What is timed prepares each image, and once for all of its passes, as for one new sample.
         prepared = self.prepared if cached else PreparedCache()
         if model.needs_query or (whole and model.prompter and model.prompter.needs_boundary):
@@ -123,7 +128,7 @@ class Feed:
             shuffle=shuffle,
             seed=seed,
             extra=extra,
-            inputs=(model.needs_inputs and not every) or not extra,
+            inputs=reads_inputs(model, wanted) or not extra,
             prepared=prepared,
             max_tokens=self.model.max_tokens(),
             around=model.passes.around,

@@ -81,8 +81,16 @@ class PromptedModel(PromptedNetwork):
             yield rule
 
     @property
+    def judges(self) -> bool:
+        """Whether a rule may keep rows of a task from the optimiser, to judge the result on."""
+        return any(rule.judges for rule in self.each_rule())
+
+    @property
     def held_out(self) -> float:
-        """The share of the task's training data that a rule keeps from the optimiser."""
+        """The share of the task's training data that a rule keeps from the optimiser.
+
+        It is decided when the task begins; before that it is what it was for the last one.
+        """
         return max((rule.held_out for rule in self.each_rule()), default=0.0)
 
     @torch.no_grad()

@@ -52,8 +52,13 @@ class Rule(nn.Module):
         """
 
     @property
+    def judges(self) -> bool:
+        """Whether it may want rows of a task to be kept from the optimiser, for `judge`."""
+        return False
+
+    @property
     def held_out(self) -> float:
-        """The share of the task's training data to keep from the optimiser, for `judge`."""
+        """The share of a task's training data to keep from the optimiser; after `before`."""
         return 0.0
 
     def judge(

@@ -232,7 +232,7 @@ def _check(model: PromptedModel) -> None:
     wanted = []
     if model.prompter is not None and model.prompter.needs_end:
         wanted.append("policies")
-    if any(r.needs_start or r.needs_end or r.needs_raw or r.held_out for r in model.each_rule()):
+    if any(r.needs_start or r.needs_end or r.needs_raw or r.judges for r in model.each_rule()):
         wanted.append("rules")
     told = method is not None and method.needs_task
     if wanted or told or (method is not None and method.joint):

@@ -333,6 +333,16 @@ def test_peak_memory_sees_what_is_allocated():
     assert meter.peak > low
 
 
+@pytest.mark.parametrize("kind", ["vit", "llama"])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_reading_batches_leaves_the_random_numbers_of_a_task_alone(kind, shuffle):
+    rows = as_examples((tiny.raw(kind, 9), np.arange(9)))
+    loader = make_loader(rows, tiny.backbone(kind), 4, shuffle=shuffle)
+    before = torch.get_rng_state()
+    assert sum(len(batch["labels"]) for batch in loader) == 9
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_grouped_batches_hold_every_row_once_at_random_with_little_padding():
     lengths = np.random.default_rng(0).integers(1, 100, 1000)
     sampler = GroupedBatches(lengths, 10, torch.Generator().manual_seed(0), stretch=20)

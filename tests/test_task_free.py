@@ -27,6 +27,7 @@ from cpool.methods import (
     Joint,
     LwF,
     ProgressivePrompts,
+    PromptRidge,
     Ridge,
     SPrompts,
 )
@@ -232,6 +233,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path):
     [
         (SPrompts(length=2, centroids=1), "policies need all data"),
         (EWC(tune="head"), "rules need all data"),
+        (PromptRidge(length=2, projection=40), "rules need all data"),
         (ProgressivePrompts(length=2), "told the task"),
         (Joint(of="ncm"), "all tasks at once"),
     ],

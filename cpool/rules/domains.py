@@ -56,6 +56,11 @@ class Domains(Rule):
         self.decisions: list[dict[str, Any]] = []
 
     @property
+    def judges(self) -> bool:
+        """With "auto" or `must_pay`: the first task of all, or one whose classes were seen."""
+        return self.mode == "auto" or self.must_pay
+
+    @property
     def held_out(self) -> float:
         """A fifth while a slot or its prompt is on trial."""
         return 0.2 if self.candidate or (self.must_pay and self.new) else 0.0

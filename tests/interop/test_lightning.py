@@ -353,6 +353,10 @@ def test_methods_that_need_the_data_say_so():
     held = module_of("prompt_ridge")
     with pytest.raises(ConfigError, match="judges itself on"):
         trainer(held, one[0]).fit(held, held.loader(one[0].train))
+    held = module_of("prompt_ridge")
+    with pytest.raises(ConfigError, match="holds rows back"):
+        trainer(held, one[0].classes).fit(held, held.loader(one[0].train))
+    assert not held.prompted.tasks
 
 
 def test_validation_amid_a_task_is_told_it_or_says_that_it_cannot():

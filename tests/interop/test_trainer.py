@@ -24,6 +24,7 @@ from cpool.methods import (
     FewShot,
     HiDePrompt,
     LinearHead,
+    PromptRidge,
     PromptTuning,
     SPrompts,
 )
@@ -258,6 +259,9 @@ def test_what_a_trainer_cannot_train_is_refused(tmp_path):
     raw = CpoolForSequenceClassification.of(few.build(tiny.backbone("gpt2")), LABELS)
     with pytest.raises(ConfigError, match="Demonstrations"):
         raw.begin_task(TASKS[0])
+    held = CpoolForSequenceClassification.of(PromptRidge(projection=40).build(backbone), LABELS)
+    with pytest.raises(ConfigError, match="Domains, which reads raw inputs or holds rows back"):
+        held.begin_task(TASKS[0])
     model = wrapped("bert", "linear_head")
     with pytest.raises(DataError, match="from 0 to 3"):
         made(model, task=[0, 4])

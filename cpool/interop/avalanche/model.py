@@ -9,6 +9,7 @@ from avalanche.models import MultiTaskModule
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from cpool.draws import Draws
 from cpool.errors import ConfigError, DataError, StateError
 from cpool.interop.avalanche.inputs import raw_inputs
 from cpool.model import PromptedModel
@@ -53,6 +54,7 @@ class AvalancheModel(nn.Module):
         width: C; grows with the classes.
         step: batch and answer of the last pass in training, for the plugin.
         running: whether a task has begun and not ended.
+        draws: the random numbers of the task, apart from the strategy's.
 
     Raises:
         ConfigError: a model that answers in words of their own for each text; unknown inputs.
@@ -75,6 +77,7 @@ class AvalancheModel(nn.Module):
         self.width = max(prompted.classes, default=0) + 1
         self.step = Step()
         self.running = False
+        self.draws = Draws()
 
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
@@ -144,7 +147,9 @@ class AvalancheModel(nn.Module):
     def _output(self, batch: dict[str, Tensor], told: int | None) -> Output:
         prompted = self.prompted
         if prompted.training and self.running:
-            return prompted.answer(batch, len(prompted.tasks) - 1)
+            # Noise and dropout of the pass come from the task's numbers, as in `cpool.Learner`.
+            with self.draws():
+                return prompted.answer(batch, len(prompted.tasks) - 1)
         training = prompted.training
         prompted.eval()  # between two tasks there is nothing to be trained
         try:

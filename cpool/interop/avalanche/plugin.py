@@ -1,6 +1,5 @@
 """PromptPoolPlugin: the phases of a prompted model, in the loop of a strategy of Avalanche."""
 
-import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,11 +11,13 @@ from avalanche.training.utils import _at_task_boundary
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from cpool.data import GroupedBatches
 from cpool.errors import ConfigError, DataError, StateError
+from cpool.feed import reads_inputs
 from cpool.heads import anchored
 from cpool.interop.avalanche.inputs import raw_inputs
 from cpool.interop.avalanche.model import AvalancheModel, Step, ToldAvalancheModel
-from cpool.seeding import derive, seeded
+from cpool.seeding import derive
 
 __all__ = ["PromptPoolPlugin"]
 
@@ -80,18 +81,6 @@ class PromptPoolPlugin(SupervisedPlugin):  # type: ignore[misc]  # untyped base
         self.seed = seed
         self._held: Any = None
         self._fit: Any = None
-        self._state: Tensor | None = None  # of the random numbers of a task
-
-    @contextlib.contextmanager
-    def _draws(self) -> Iterator[None]:
-        """Go on with the random numbers of the task, and leave the strategy's where they are."""
-        assert self._state is not None
-        with torch.random.fork_rng():
-            torch.set_rng_state(self._state)
-            try:
-                yield
-            finally:
-                self._state = torch.get_rng_state()
 
     # ---- the phases of training, in the order of their calls ----------------------------------
 
@@ -145,19 +134,17 @@ class PromptPoolPlugin(SupervisedPlugin):  # type: ignore[misc]  # untyped base
         prompted = model.prompted
         _check_rows(data)
         number, classes = len(prompted.tasks), _classes_of(strategy, data)
-        if online and prompted.held_out:
+        if online and prompted.judges:
             raise ConfigError(
                 expected="whole tasks, of which the method keeps a part to judge on",
                 got="an online stream",
                 remedy="Train whole experiences, or choose a method without such a judgement.",
             )
-        fit, self._held = self._split(data, prompted.held_out, number)
-        self._fit = fit
-        with seeded(self.seed, "task", number):
-            self._state = torch.get_rng_state()
-        start = derive(self.seed, "start", number)
-        with self._draws():
-            prompted.begin_task(classes, batches=_Rows(strategy, model, fit, start))
+        model.draws.start(self.seed, "task", number)
+        with model.draws():
+            prompted.begin_task(classes, batches=_Later(self, strategy, data, number))
+            fit, self._held = self._split(data, prompted.held_out, number)
+            self._fit = fit
             model.to(strategy.device)
             if prompted.needs_raw:
                 x, y = _whole(fit)
@@ -227,7 +214,7 @@ class PromptPoolPlugin(SupervisedPlugin):  # type: ignore[misc]  # untyped base
                 remedy="Use Naive or another strategy of the table in the docs.",
             )
         loss = strategy._criterion(strategy.mb_output, strategy.mb_y)
-        with self._draws():
+        with model.draws():
             extra = model.extra_loss(strategy.mb_y, loss)
         if extra is not None:
             strategy.loss = strategy.loss + extra
@@ -246,11 +233,11 @@ class PromptPoolPlugin(SupervisedPlugin):  # type: ignore[misc]  # untyped base
         index = len(prompted.tasks) - 1
         if self._held is not None:
             trained, held = (_Rows(strategy, model, part) for part in (self._fit, self._held))
-            with self._draws():
+            with model.draws():
                 prompted.judge(trained, held)
         self._held = self._fit = None
-        rows = _Rows(strategy, model, data, derive(self.seed, "end", index))
-        with self._draws():
+        rows = _Rows(strategy, model, data, derive(self.seed, "end", index), index)
+        with model.draws():
             prompted.end_task(rows if prompted.needs_end else ())
         model.step, model.running = Step(), False
 
@@ -276,20 +263,50 @@ class PromptPoolPlugin(SupervisedPlugin):  # type: ignore[misc]  # untyped base
 
 
 class _Rows:
-    """Batches of a data set for a prompted model, made anew each time they are read."""
+    """Batches of a data set for a prompted model, made anew each time they are read.
+
+    With a seed in the order of `cpool.Learner`, which sorts texts by length where it reads them.
+    """
 
     def __init__(
-        self, strategy: Any, model: AvalancheModel, data: Any, seed: int | None = None
+        self,
+        strategy: Any,
+        model: AvalancheModel,
+        data: Any,
+        seed: int | None = None,
+        task: int | None = None,
     ) -> None:
         self.size, self.model, self.data = strategy.train_mb_size, model, data
         self.seed = seed  # of the order; as it is when None
+        prompted = model.prompted
+        kept = {} if task is None else prompted.fixed(task)
+        self.by_length = prompted.backbone.kind != "vision" and reads_inputs(prompted, kept)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         # A generator of its own also keeps a loader from drawing among the task's numbers.
         generator = torch.Generator().manual_seed(self.seed or 0)
-        shuffle = self.seed is not None
-        for x, y, *_ in DataLoader(self.data, self.size, shuffle, generator=generator):
+        options: dict[str, Any] = {"batch_size": self.size, "generator": generator}
+        if self.seed is not None:
+            options["shuffle"] = True
+        if self.seed is not None and self.by_length:
+            texts = raw_inputs(_whole(self.data)[0])
+            sampler = GroupedBatches(np.array([len(t) for t in texts]), self.size, generator)
+            options = {"batch_sampler": sampler, "generator": torch.Generator()}
+        for x, y, *_ in DataLoader(self.data, **options):
             yield self.model.batch(x, y)
+
+
+class _Later:
+    """A task's training data at its start, made when it is read; without what is held out."""
+
+    def __init__(self, plugin: PromptPoolPlugin, strategy: Any, data: Any, number: int) -> None:
+        self.plugin, self.strategy, self.data, self.number = plugin, strategy, data, number
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        model = _model_of(self.strategy)
+        fit, _ = self.plugin._split(self.data, model.prompted.held_out, self.number)
+        seed = derive(self.plugin.seed, "start", self.number)
+        yield from _Rows(self.strategy, model, fit, seed)
 
 
 def _model_of(strategy: Any) -> AvalancheModel:

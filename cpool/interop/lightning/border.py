@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from cpool.demands import check_trainable
+from cpool.draws import Draws
 from cpool.errors import ConfigError, DataError, StateError
 from cpool.feed import Feed
-from cpool.interop.lightning.draws import Draws
 from cpool.interop.lightning.loader import TaskData
 from cpool.model_checks import class_labels
 from cpool.settings import TrainSettings
@@ -102,7 +102,7 @@ class Border:
             StateError: another task is running.
         """
         if task.examples is None:
-            unfit = [r for r in self.model.each_rule() if r.needs_raw or r.held_out]
+            unfit = [r for r in self.model.each_rule() if r.needs_raw or r.judges]
             if unfit:
                 raise ConfigError(
                     expected="a method that learns from batches",

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from cpool.draws import Draws
 from cpool.feed import Feed
-from cpool.interop.lightning.draws import Draws
 from cpool.seeding import derive
 from cpool.streams import Examples
 

@@ -96,7 +96,7 @@ class CpoolModel(PreTrainedModel):
                 got=f"task {len(self.prompted.tasks) - 1}, which has begun and not ended",
                 remedy="Train it to its end, or load the model from before it.",
             )
-        unfit = [rule for rule in self.prompted.each_rule() if rule.needs_raw or rule.held_out]
+        unfit = [rule for rule in self.prompted.each_rule() if rule.needs_raw or rule.judges]
         if unfit:
             raise ConfigError(
                 expected="a method that learns from the batches of a Trainer",

@@ -21,12 +21,16 @@ with warnings.catch_warnings():
         PromptPoolPlugin,
         as_benchmark,
     )
+    from cpool.interop.avalanche.inputs import raw_inputs
 
 from cpool.learner import Learner
 from cpool.seeding import seeded
 from tests import tiny
 from tests.common.rows import ROWS
 from tests.common.tasks import stream
+
+__all__ = ["SGD", "AvalancheModel", "Naive", "answers", "benchmark", "naive", "own", "prompted"]
+__all__ += ["raw_inputs", "strategy_of"]
 
 SGD = {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.1}
 
@@ -58,13 +62,13 @@ def benchmark(kind: str) -> Any:
     return as_benchmark(stream(kind))
 
 
-def own(row: str, kind: str) -> Learner:
+def own(row: str, kind: str, batch_size: int = 64) -> Learner:
     """Return a learner with the same settings, to be compared with."""
     return Learner(
         prompted(row, kind),
         seed=0,
         epochs=2,
-        batch_size=64,
+        batch_size=batch_size,
         optimizer="sgd",
         schedule="constant",
         clip_norm=0.0,

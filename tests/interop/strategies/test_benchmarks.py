@@ -129,6 +129,11 @@ def test_an_online_stream_begins_and_ends_tasks_at_its_boundaries():
     blurred = split_online_stream(made.train_stream, experience_size=4)
     with pytest.raises(ConfigError, match="where a task begins"):
         naive("l2p_growing", "vit").train(next(iter(blurred)))
+    held = naive("prompt_ridge", "vit")  # it knows at the start of a task only whether it judges
+    online = split_online_stream(made.train_stream, experience_size=4, access_task_boundaries=True)
+    with pytest.raises(ConfigError, match="keeps a part to judge on"):
+        held.train(next(iter(online)))
+    assert not held.model.prompted.tasks
 
 
 def test_values_of_avalanche_are_those_of_the_same_matrix(tmp_path):
