@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from cpool.backbones import Backbone
@@ -19,7 +18,9 @@ __all__ = ["check_prefix", "prefix_normal", "session_branch"]
 def prefix_normal(key_std: float = 0.5, value_std: float = 0.1) -> Initialiser:
     """Return the initialiser of prefixes: keys ~ N(0, key_std²), values ~ N(0, value_std²)."""
 
-    def init(shape: tuple[int, ...]) -> Float[Tensor, "M S P W"]:
+    # Of shape [M S P W]; said here, since dill, which writes Avalanche's checkpoints, cannot pickle
+    # an inner function with a shape in its annotations.
+    def init(shape: tuple[int, ...]) -> Tensor:
         values = torch.randn(shape)
         values[:, 0::2] *= key_std
         values[:, 1::2] *= value_std

@@ -87,6 +87,7 @@ class PromptPoolPlugin(SupervisedPlugin):  # type: ignore[misc]  # untyped base
     def before_training(self, strategy: Any, **_: Any) -> None:
         """Check model and optimiser, and let only those classes compete that shall."""
         model = _model_of(strategy)
+        _check_apart(model, strategy.optimizer)
         mine = {id(p) for p in model.parameters()}
         ours = any(id(p) in mine for g in strategy.optimizer.param_groups for p in g["params"])
         first = next(p for p in strategy.plugins if isinstance(p, SupervisedPlugin))
@@ -355,7 +356,30 @@ def _labels_of(experience: Any, data: Any) -> list[int]:
     return sorted(int(t) for t in labels.uniques)
 
 
+def _check_apart(model: AvalancheModel, optimizer: torch.optim.Optimizer) -> None:
+    """Refuse a frozen backbone where strategies would copy, penalise or step it."""
+    frozen = {id(p) for p in model.prompted.backbone.model.parameters()}
+    registered = (p for module in model.modules() for p in module._parameters.values())
+    given = (p for group in optimizer.param_groups for p in group["params"])
+    places = {"registered inside it": registered, "in the optimiser": given}
+    for place, parameters in places.items():
+        found = sum(id(p) in frozen for p in parameters)
+        if found:
+            raise ConfigError(
+                expected="the frozen backbone outside of the strategy's model and optimiser",
+                got=f"{found} of its parameters {place}",
+                remedy="Leave it to AvalancheModel(method.build(backbone)), which holds it apart, "
+                "and make the optimiser of model.parameters().",
+            )
+
+
 def _check_rows(data: Any) -> None:
+    if not len(data):
+        raise DataError(
+            expected="an experience with training samples",
+            got="none",
+            remedy="Leave out experiences that bring nothing to learn.",
+        )
     row = data[0]
     if isinstance(row, Mapping) or len(row) < 2:
         raise DataError(

@@ -265,6 +265,17 @@ def test_what_does_not_fit_is_refused_with_a_remedy():
     other.optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     with pytest.raises(ConfigError, match=r"model.parameters\(\)"):
         other.train(first)
+    inside = naive("l2p_growing", "vit")
+    inside.model.encoder = backbone.model
+    with pytest.raises(ConfigError, match="of its parameters registered inside it"):
+        inside.train(first)
+    del inside.model.encoder
+    inside.optimizer = torch.optim.SGD(backbone.model.parameters(), lr=0.1)
+    with pytest.raises(ConfigError, match="of its parameters in the optimiser"):
+        inside.train(first)
+    empty = benchmark_from_datasets(train=[first.dataset.subset([])])
+    with pytest.raises(DataError, match="with training samples"):
+        naive("l2p_growing", "vit").train(empty.train_stream[0])
     mapping = benchmark_from_datasets(train=[as_classification_dataset(Plain())])
     with pytest.raises(DataError, match="tuples"):
         naive("l2p_growing", "vit").train(mapping.train_stream[0])

@@ -39,6 +39,7 @@ from cpool.interop.avalanche import (
 )
 from cpool.settings import TrainSettings
 from tests import tiny
+from tests.common.rows import ROWS
 from tests.common.tasks import stream
 from tests.conftest import ROOT
 from tests.interop.strategies.runs import benchmark, naive, prompted, strategy_of
@@ -297,7 +298,8 @@ def test_a_checkpoint_in_the_middle_gives_the_same_matrix(tmp_path):
     environment = {**os.environ, "CPOOL_TYPECHECK": "0"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    start, whole, resumed = json.loads(done.stdout.splitlines()[-1])
+    start, whole, resumed, good, bad = json.loads(done.stdout.splitlines()[-1])
+    assert bad == {} and good == [*ROWS]
     assert start == 2
     assert resumed == whole
     assert all(None not in row for row in whole["accuracy_matrix"])
