@@ -1,12 +1,14 @@
 """Run the studies of benchmarks/studies, and make the page of what they found.
 
     python -m benchmarks.study benchmarks/studies/masking.toml    run one; stop and go on at will
+    python -m benchmarks.study --again FILE                       measure all of it anew
     python -m benchmarks.study --page                             write the page and its plots
     python -m benchmarks.study --check                            status 1 when they are out of date
 
 Each variation is an experiment in runs/studies/<name>/<k>, whose finished runs are not done again.
 After each panel benchmarks/results/studies/<name>.json and the plot are written, with the panels
-that are done; the page names those that are not.
+that are done; the page names those that are not. A panel that the file has with the same settings
+and seeds is not measured again.
 """
 
 import argparse
@@ -18,7 +20,7 @@ from typing import Any
 from benchmarks.study_file import Cell, Study, read_study
 from benchmarks.study_page import page
 from benchmarks.study_plot import plot_svg
-from benchmarks.study_results import points_of, study_document
+from benchmarks.study_results import panels_kept, points_of, study_document
 from cpool._io import read_json, write_bytes, write_json
 from cpool.errors import CpoolError
 from cpool.experiment.folder import RunFolder
@@ -38,6 +40,7 @@ def run_study(
     work: Path,
     seeds: list[int] | None = None,
     on_panel: Callable[[dict[str, Any]], None] = lambda document: None,
+    before: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Run all variations that are not done yet, and return the study's document.
 
@@ -46,19 +49,28 @@ def run_study(
         work: folder of its experiments; those in it are gone on with.
         seeds: instead of those of the file.
         on_panel: called after each panel, with the document of the panels so far.
+        before: the document of an earlier run, whose panels are taken from it.
 
     Raises:
         CpoolError: whatever will not work; all experiments are checked before the first is run.
     """
-    cells = study.cells(work, seeds)
-    for cell in cells:
+    every = study.cells(work, seeds)
+    for cell in every:
         Runner(cell.experiment, RunFolder(work / str(cell.number)), resume=True)
+    kept = panels_kept(before, study, every[0].experiment.seeds)
     points: list[dict[str, Any]] = []
     streams: dict[str, Any] = {}
     seconds, document = 0.0, {}
-    for cell in cells:
+    if before is not None and kept:
+        points = [point for point in before["points"] if point["panel"] in kept]
+        streams = {panel: facts for panel, facts in before["streams"].items() if panel in kept}
+        seconds, document = before["seconds"], before
+        print(f"taken from the results: {', '.join(sorted(kept)) or 'all'}", flush=True)
+    cells = [cell for cell in every if cell.panel not in kept]
+    taken = len(every) - len(cells)
+    for place, cell in enumerate(cells, 1):
         folder = RunFolder(work / str(cell.number))
-        results = _run(cell, folder, len(cells))
+        results = _run(cell, folder, len(every))
         keys = [(run["label"], run["seed"]) for run in results["runs"]]
         drawn = {key: folder.diagnostics(*key) for key in keys}
         found = {key: read_json(file) if file.is_file() else None for key, file in drawn.items()}
@@ -66,14 +78,13 @@ def run_study(
         streams.setdefault(cell.panel, _stream(results))
         environment = read_json(folder.environment)
         seconds += environment["seconds"] or 0.0
-        done = cell.number + 1
-        if done == len(cells) or cells[done].panel != cell.panel:
+        if place == len(cells) or cells[place].panel != cell.panel:
             document = study_document(
                 study,
                 points,
                 version=environment["cpool"],
                 seeds=list(cell.experiment.seeds),
-                experiments=done,
+                experiments=taken + place,
                 streams=dict(streams),
                 environment={key: environment[key] for key in MACHINE},
                 seconds=seconds,
@@ -145,6 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("files", nargs="*", type=Path, help="benchmarks/studies/<name>.toml")
     parser.add_argument("--seeds", type=parse_seeds, help="instead of those of the file: 0,1,2")
+    parser.add_argument("--again", action="store_true", help="measure panels anew that are there")
     parser.add_argument("--work", type=Path, default=WORK, help="folder of the experiments")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--assets", type=Path, default=ASSETS, help="folder of the plots")
@@ -156,9 +168,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         for file in args.files:
             study = read_study(file)
+            path = args.results / f"{study.name}.json"
 
-            def keep(document: dict[str, Any]) -> None:
-                path = args.results / f"{document['name']}.json"
+            def keep(document: dict[str, Any], path: Path = path) -> None:
                 whole = len(document["streams"]) == len(document["settings"]["panels"])
                 there = read_json(path)["streams"] if path.is_file() else {}
                 if not whole and len(there) > len(document["streams"]):
@@ -166,7 +178,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 write_json(path, document)
                 write_bytes(plot_path(document["name"], args.assets), plot_svg(document).encode())
 
-            run_study(study, args.work / study.name, args.seeds, keep)
+            before = read_json(path) if path.is_file() and not args.again else None
+            run_study(study, args.work / study.name, args.seeds, keep, before)
     except CpoolError as error:
         sys.exit(f"{error}")
     except KeyboardInterrupt:

@@ -9,7 +9,15 @@ from cpool.errors import CheckpointError
 from cpool.experiment.trial_log import jsonable
 from cpool.report.results import Stat
 
-__all__ = ["SCHEMA", "Table", "points_of", "settings_of", "study_document", "usage_entropy"]
+__all__ = [
+    "SCHEMA",
+    "Table",
+    "panels_kept",
+    "points_of",
+    "settings_of",
+    "study_document",
+    "usage_entropy",
+]
 
 SCHEMA = 1
 X = str | int | float
@@ -89,9 +97,11 @@ def study_document(
 
     Args:
         study: what was asked.
-        points: of all of its experiments.
-        **facts: what they were measured on.
+        points: of all of its experiments, panels in any order.
+        **facts: what they were measured on; `streams` by panel.
     """
+    order = [str(panel.x) for panel in study.panels]
+    facts["streams"] = {name: facts["streams"][name] for name in order if name in facts["streams"]}
     return {
         "schema": SCHEMA,
         "name": study.name,
@@ -104,8 +114,25 @@ def study_document(
         "minus": study.minus,
         "settings": settings_of(study),
         **facts,
-        "points": list(points),
+        "points": sorted(points, key=lambda point: order.index(point["panel"])),
     }
+
+
+def panels_kept(document: Mapping[str, Any] | None, study: Study, seeds: Sequence[int]) -> set[str]:
+    """Return the panels that a document holds as the study asks for them.
+
+    Args:
+        document: what was measured before; None for nothing.
+        study: what is asked now.
+        seeds: that it is asked with.
+    """
+    if document is None or list(seeds) != document["seeds"]:
+        return set()
+    had, asked = document["settings"], settings_of(study)
+    if any(had[key] != asked[key] for key in ("experiment", "variations")):
+        return set()
+    same = [name for name, changes in asked["panels"] if [name, changes] in had["panels"]]
+    return {str(name) for name in same} & set(document["streams"])
 
 
 def settings_of(study: Study) -> dict[str, Any]:

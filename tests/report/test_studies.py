@@ -16,7 +16,7 @@ from benchmarks.study_axes import ticks_of
 from benchmarks.study_file import METRICS, read_study
 from benchmarks.study_page import found, page
 from benchmarks.study_plot import COLOURS, plot_svg
-from benchmarks.study_results import Table, points_of, settings_of, usage_entropy
+from benchmarks.study_results import Table, panels_kept, points_of, settings_of, usage_entropy
 from cpool.errors import CpoolError
 from cpool.experiment.runner import Runner
 from tests.experiment.tiny import write_backbone
@@ -114,16 +114,34 @@ def test_a_study_runs_every_variation_in_every_panel_and_goes_on(write, tmp_path
     assert part["experiments"] == 2
     assert "Not run yet: one." in page([part])
     stops.clear()
-    study.main([str(file), *words])
+    # On another machine only the panel that is missing is measured.
+    had = len(done)
+    study.main([str(file), "--work", str(tmp_path / "third"), *words[2:]])
+    assert len(done) - had == 2 * 2 * 2
+    grown = json.loads((tmp_path / "results" / "slots.json").read_text(encoding="utf-8"))
+    assert [p["panel"] for p in grown["points"]] == ["two tasks"] * 8 + ["one"] * 8
+    assert grown["points"][:8] == part["points"] and grown["experiments"] == 4
+    done[had:] = []
+    study.main([str(file), "--again", *words])
     assert len(done) == 2 * 2 * 2 * 2
     document = json.loads((tmp_path / "results" / "slots.json").read_text(encoding="utf-8"))
     assert "Not run yet" not in page([document])
     # Begun anew elsewhere, its first panel does not take the place of both.
     done[:], stops[:] = [], [9]
     with pytest.raises(SystemExit, match="what is finished is kept"):
-        study.main([str(file), "--work", str(tmp_path / "other"), *words[2:]])
+        study.main([str(file), "--again", "--work", str(tmp_path / "other"), *words[2:]])
     assert json.loads((tmp_path / "results" / "slots.json").read_text("utf-8")) == document
     stops.clear()
+    done[:] = []
+    study.main([str(file), "--work", str(tmp_path / "none"), *words[2:]])
+    other = write(("pool_size=4", "pool_size=3"))  # another question: its panels are measured
+    new = str(tmp_path / "new")
+    study.main([str(other), "--work", new, "--results", new, "--assets", new])
+    assert len(done) == 2 * 2 * 2 * 2
+    assert panels_kept(document, read_study(other), [0, 1]) == set()
+    file = write()
+    assert panels_kept(document, read_study(file), [0, 1]) == {"two tasks", "one"}
+    assert panels_kept(document, read_study(file), [0]) == panels_kept(None, read_study(file), [0])
     assert document["settings"] == settings_of(read_study(file))
     assert (tmp_path / "study-slots.svg").read_text(encoding="utf-8") == plot_svg(document)
     points = iter(document["points"])
