@@ -53,8 +53,11 @@ class Rule(nn.Module):
 
     @property
     def judges(self) -> bool:
-        """Whether it may want rows of a task to be kept from the optimiser, for `judge`."""
-        return False
+        """Whether it may want rows of a task to be kept from the optimiser, for `judge`.
+
+        Asked before a task begins; by default whether `held_out` is its own.
+        """
+        return type(self).held_out is not Rule.held_out
 
     @property
     def held_out(self) -> float:
