@@ -177,14 +177,19 @@ class RunFolder:
 def _differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Return the dotted keys whose values differ; a description and trackers may change.
 
-    What a search chose stands in the folder and not in the file that asked for the search.
+    A method that only one of them has is named by its label. What a search chose stands in the
+    folder and not in the file that asked for the search.
     """
     # Through TOML and back, so that both sides hold what a file can hold.
     old, new = _flat(then), _flat(tomllib.loads(tomli_w.dumps(now)))
     gone = [key for key in old if key not in new]
     keys = [*new, *(key for key in gone if not _CHOSEN.match(key))]
     free = ("description", "trackers")
-    return [key for key in keys if key not in free and old.get(key) != new.get(key)]
+    rows = {f"method.{entry.get('label')}" for entry in then.get("method", [])}
+    alone = rows ^ {f"method.{entry.get('label')}" for entry in now.get("method", [])}
+    found = [key for key in keys if key not in free and old.get(key) != new.get(key)]
+    named = [next((row for row in alone if key.startswith(f"{row}.")), key) for key in found]
+    return list(dict.fromkeys(named))
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -135,6 +135,8 @@ def test_a_folder_in_use_is_refused_and_differing_keys_are_named(make):
     for resume in (True, False):
         with pytest.raises(ConfigError, match=r"differ: seeds, method\.ncm\.normalize"):
             make(text, "seeds=[4]", "method.ncm.normalize=true", resume=resume)
+    with pytest.raises(ConfigError, match=r"differ: method\.slda, method\.ncm\. Choose"):
+        make(DIGITS + '[[method]]\nname = "slda"\n', resume=True)
     make(text, 'description="said better"', resume=True)
 
 
