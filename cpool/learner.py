@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from cpool._io import sha256_of_bytes
+from cpool._io import sha256_of_tensors
 from cpool.backbones import Truncations
 from cpool.cache import QueryCache
 from cpool.checkpoint import (
@@ -233,9 +233,11 @@ class Learner:
         else:
             examples, name = as_examples(data), name or f"task {number}"
         if self.processes.count > 1:  # first: a process that ends alone lets the others wait
-            rows = examples.ids.tobytes() + examples.y.tobytes()
-            digest = sha256_of_bytes(examples.source.encode() + rows)
-            self.processes.check_same(f"training data of {name!r}", digest)
+            self.processes.check_same(f"training data of {name!r}", examples.digest(labels=True))
+            self.processes.check_same("seed and training settings", f"{self.seed} {self.train}")
+            if not self.done:
+                drawn = sha256_of_tensors(self.model.state_dict())
+                self.processes.check_same("new model, built within one seed,", drawn)
         if not len(examples):
             raise DataError(
                 expected="at least one training sample", got="none", remedy="Pass some data."
@@ -541,6 +543,7 @@ class Learner:
 
     def queries(self, examples: Examples, *, cached: bool = True) -> Float[Tensor, "n Q"]:
         """Return the query features of all examples; see `Feed.queries`."""
+        self.processes.check_same("inputs", examples.digest())
         return self.feed.queries(examples, cached=cached)
 
 

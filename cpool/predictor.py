@@ -59,6 +59,8 @@ class Predictor:
             classes: the classes that compete, where they are no task of the model; all if None.
             cached: use features computed before.
         """
+        # First: a process that ends alone lets the others wait.
+        self.feed.model.passes.processes.check_same("inputs", f"{task} {examples.digest()}")
         if not len(examples):
             raise DataError(expected="at least one input", got="none", remedy="Pass some inputs.")
         model = self.feed.model

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cpool._io import sha256_of_bytes
 from cpool.errors import DataError
 
 __all__ = ["Examples", "Inputs"]
@@ -84,6 +85,16 @@ class Examples:
             f"Examples({len(self)} {_kind(self.x)}, classes {shown or 'none'}, "
             f"source={self.source[:8] + '…'!r})"
         )
+
+    def digest(self, *, labels: bool = False) -> str:
+        """Return a SHA-256 of which inputs these are, and with `labels` of which classes.
+
+        >>> one = Examples(["a", "b"], np.array([0, 1]), np.array([0, 1]), source="0" * 64)
+        >>> one.digest() == one.take([0, 1]).digest(), one.digest() == one.take([1, 0]).digest()
+        (True, False)
+        """
+        rows = self.ids.tobytes() + (self.y.tobytes() if labels else b"")
+        return sha256_of_bytes(self.source.encode() + rows)
 
     def take(self, indices: Any) -> "Examples":
         """Return the examples at `indices` (integers [m], or a boolean mask [n]), in that order.

@@ -5,14 +5,16 @@ torchrun --nproc_per_node 2 -m tests.distributed.stop_and_go OUT
 
 import contextlib
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from cpool.errors import DataError
 from cpool.learner import Learner
-from cpool.methods import L2P
+from cpool.methods import L2P, RanPAC
 from cpool.seeding import seeded
 from tests import tiny
 from tests.common.tasks import stream
@@ -22,11 +24,12 @@ class Stopped(Exception):
     """Stands for whatever ends a run."""
 
 
-def learner() -> Learner:
+def learner(**changes: Any) -> Learner:
     backbone = tiny.backbone("vit")
     with seeded(0, "build"):
         model = L2P(slots_per_task=2, top_k=1, length=2).build(backbone)
-    return Learner(model, epochs=1, batch_size=7, device="cpu", quiet=True)
+    options = {"epochs": 1, "batch_size": 7, "device": "cpu", "quiet": True, **changes}
+    return Learner(model, **options)
 
 
 def stop_after_two(one: Learner) -> None:
@@ -59,10 +62,25 @@ def main() -> None:
     other = learner()
     rank = other.accelerator.process_index
     x, y = tasks[0].train.x, tasks[0].train.y
-    try:
-        other.fit_task((x[rank:], y[rank:]))
-    except DataError as error:
-        print(f"rank {rank}: {error}", flush=True)
+    seeds, settings = learner(seed=rank), learner(epochs=1 + rank)
+    torch.manual_seed(rank)
+    drawn = Learner(RanPAC(projection=40).build(tiny.backbone("vit")), device="cpu", quiet=True)
+    refused = {
+        "data": lambda: other.fit_task((x[rank:], y[rank:])),
+        "seeds": lambda: seeds.fit_task(tasks[0]),
+        "settings": lambda: settings.fit_task(tasks[0]),
+        "draws": lambda: drawn.fit_task(tasks[0]),
+        "shards": lambda: whole.predict(x[rank::2]),
+        "lengths": lambda: whole.explain(x[: 5 + rank]),
+        "nothing": lambda: whole.predict(x[:rank]),
+        "tests": lambda: whole.evaluate([replace(tasks[0], test=tasks[0].test.take([rank]))]),
+        "queries": lambda: whole.queries(tasks[0].test.take([rank])),
+    }
+    for what, call in refused.items():
+        try:
+            call()
+        except DataError as error:
+            print(f"rank {rank}, {what}: {error}", flush=True)
     # One sample for two processes: one of them has nothing to run, and all get the answer.
     alone = whole.predict_proba(x[:1])
     assert np.allclose(alone, whole.predict_proba(x[:5])[:1], atol=1e-5)

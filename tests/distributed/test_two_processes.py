@@ -51,8 +51,16 @@ def test_two_processes_learn_what_one_learns(tmp_path):
 @pytest.mark.timeout(600)
 def test_files_resuming_and_other_data(tmp_path):
     said = launched("tests.distributed.stop_and_go", str(tmp_path))
+    differ = {
+        "data": "training data of 'task 0'",
+        "seeds": "seed and training settings",
+        "settings": "seed and training settings",
+        "draws": "new model, built within one seed,",
+        **dict.fromkeys(("shards", "lengths", "nothing", "tests", "queries"), "inputs"),
+    }
     for rank in (0, 1):
-        assert f"rank {rank}: expected the same training data of 'task 0' in all 2" in said
+        for what, name in differ.items():
+            assert f"rank {rank}, {what}: expected the same {name} in all 2 processes" in said
     one = learner()
     matrix = one.run(stream("vit"))
     found = np.loadtxt(tmp_path / "matrix.txt")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.curve_tables import tables
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "pages" / "language-models.md").read_text(encoding="utf-8")
 SPEED = json.loads((ROOT / "benchmarks" / "results" / "speed-language.json").read_text("utf-8"))
@@ -59,3 +61,31 @@ def test_the_table_of_compressed_prompts() -> None:
             cells.append(f"{np.mean(values):.0f} ± {np.std(values, ddof=1):.0f} %")
         cells.append(f"{np.mean([row['milliseconds'] for row in mine]) / base:.2f} ×")
         assert f"| {way} | {' | '.join(cells)} |" in PAGE
+
+
+def test_the_tables_of_accuracy_on_the_way() -> None:
+    made = tables()
+    assert made, "benchmarks.projection was measured"
+    for table in made:
+        assert "\n".join(table) in PAGE
+
+
+def test_what_is_said_of_prompts_in_another_model() -> None:
+    found = json.loads((ROOT / "benchmarks" / "results" / "projection.json").read_text("utf-8"))
+    assert found["seeds"] == 3
+    over = [row for row in found["rows"] if row["start"] != "own"]
+    assert {row["shared"] for row in over} == {16965}
+    explained = {row["target"]: f"{100 * row['explained']:.0f} %" for row in over}
+    assert f"{explained['MiniLM']} of MiniLM's embedding" in PAGE
+    assert f"and {explained['SmolLM2']} of SmolLM2's" in PAGE
+    # Trained prompts of the other model: at chance in the beginning, no better in the end.
+    for target in ("SmolLM2", "MiniLM"):
+        rows = [row["accuracy"] for row in found["rows"] if row["target"] == target]
+        moved = [
+            row["accuracy"]
+            for row in found["rows"]
+            if (row["target"], row["start"]) == (target, "trained")
+        ]
+        assert max(row["0"] for row in rows) < 0.3
+        ends = np.array([row["60"] for row in rows])
+        assert abs(np.mean([row["60"] for row in moved]) - ends.mean()) < ends.std(ddof=1)

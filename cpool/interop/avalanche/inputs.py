@@ -1,6 +1,6 @@
 """What Avalanche hands to a model as one tensor, as the raw inputs that a backbone prepares."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cpool.errors import DataError
 
-__all__ = ["decoded", "encoded", "raw_inputs"]
+__all__ = ["check_rows", "decoded", "encoded", "raw_inputs"]
 
 
 def encoded(texts: Sequence[str], width: int = 1) -> UInt8[Tensor, "n L"]:
@@ -66,3 +66,24 @@ def raw_inputs(x: Tensor, *, texts: bool = True) -> Any:
     if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3):
         images = images.transpose(0, 2, 3, 1)
     return images[..., 0] if images.ndim == 4 and images.shape[3] == 1 else images
+
+
+def check_rows(data: Any) -> None:
+    """Refuse a data set without rows, or with others than tuples.
+
+    Raises:
+        DataError: which of the two.
+    """
+    if not len(data):
+        raise DataError(
+            expected="an experience with samples",
+            got="none",
+            remedy="Leave out experiences that have none.",
+        )
+    row = data[0]
+    if isinstance(row, Mapping) or len(row) < 2:
+        raise DataError(
+            expected="rows of a data set as (x, y) or (x, y, task label)",
+            got=f"a row of type {type(row).__name__}",
+            remedy="Avalanche 0.6 runs no batches of mappings: return tuples.",
+        )

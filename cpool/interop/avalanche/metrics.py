@@ -5,6 +5,7 @@ from typing import Any
 from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricValue
 
+from cpool.errors import StateError
 from cpool.metrics import AccuracyMatrix
 
 __all__ = ["MatrixMetrics"]
@@ -21,13 +22,20 @@ class MatrixMetrics(PluginMetric[float]):  # type: ignore[misc]  # untyped base
     later counts. Rows and columns are in the order of learning; joint training has the last row
     alone.
 
+    A stream of another length than the training stream (`ni_benchmark`, repetition) has no
+    experience of each task: there is no matrix, and what is emitted are the two averages over its
+    experiences as they are now.
+
     Args:
         stream: name of the stream that is measured.
+        experiences: also emit accuracy and forgetting of each experience, under the names that
+            `CSVLogger` looks for ("Top1_Acc_Exp_cpool/…", "ExperienceForgetting_cpool/…"); it
+            writes nothing else, and 0 for what no metric gives.
     """
 
-    def __init__(self, stream: str = "test") -> None:
+    def __init__(self, stream: str = "test", *, experiences: bool = False) -> None:
         super().__init__()
-        self.stream = stream
+        self.stream, self.experiences = stream, experiences
         self.reset()
 
     def reset(self) -> None:
@@ -36,10 +44,22 @@ class MatrixMetrics(PluginMetric[float]):  # type: ignore[misc]  # untyped base
         self._learned: list[int] = []  # experiences, in the order in which they were
         self._right = self._seen = 0
         self._wrote = False
+        self._tasks: int | None = None  # experiences of the training stream
+        self._paired = True  # whether the stream has an experience of each task
 
     @property
     def matrix(self) -> AccuracyMatrix:
-        """The matrix so far, experiences to come included where they were evaluated."""
+        """The matrix so far, experiences to come included where they were evaluated.
+
+        Raises:
+            StateError: the stream has another length than the training stream.
+        """
+        if not self._paired:
+            raise StateError(
+                expected="a test stream with an experience for each of training",
+                got="one of another length, whose experiences belong to no task",
+                remedy="Read the averages that are emitted, or make the stream with as_stream.",
+            )
         return self._matrix(None)
 
     def _matrix(self, first: int | None) -> AccuracyMatrix:
@@ -54,12 +74,24 @@ class MatrixMetrics(PluginMetric[float]):  # type: ignore[misc]  # untyped base
 
     def result(self) -> float | None:
         """Return the average accuracy over the tasks learned, where it is known."""
-        return self._matrix(len(self._learned)).summary()["average_accuracy"]
+        return self._summary()["average_accuracy"]
+
+    def _summary(self) -> dict[str, float | None]:
+        if self._paired:
+            return self._matrix(len(self._learned)).summary()
+        row = len(self._learned) - 1
+        cells = [cell for (trained, _), cell in self._cells.items() if trained == row]
+        right, seen = (sum(numbers) for numbers in zip(*cells, strict=True)) if cells else (0, 0)
+        return {
+            "average_accuracy": sum(r / n for r, n in cells) / len(cells) if cells else None,
+            "average_accuracy_weighted": right / seen if cells else None,
+        }
 
     def before_training_exp(self, strategy: Any) -> None:
         """Note what is learned; evaluations on the way count for it, too."""
         for one in getattr(strategy, "_experiences", None) or [strategy.experience]:
-            number = getattr(one, "origin_experience", one).current_experience
+            origin = getattr(one, "origin_experience", one)
+            number, self._tasks = origin.current_experience, _length(origin.origin_stream)
             if number not in self._learned:
                 self._learned.append(number)
 
@@ -77,13 +109,29 @@ class MatrixMetrics(PluginMetric[float]):  # type: ignore[misc]  # untyped base
         self._right += int((strategy.mb_output.argmax(dim=1) == strategy.mb_y).sum())
         self._seen += len(strategy.mb_y)
 
-    def after_eval_exp(self, strategy: Any) -> None:
-        """Write a cell."""
+    def after_eval_exp(self, strategy: Any) -> list[MetricValue]:
+        """Write a cell, and emit what is asked for of the experience."""
         experience = strategy.experience
-        if experience.origin_stream.name == self.stream and self._seen and self._learned:
-            cell = len(self._learned) - 1, experience.current_experience
-            self._cells[cell] = self._right, self._seen
-            self._wrote = True
+        stream = experience.origin_stream
+        if stream.name != self.stream or not self._seen or not self._learned:
+            return []
+        row, number = len(self._learned) - 1, experience.current_experience
+        self._paired = self._tasks == _length(stream)
+        self._cells[row, number] = self._right, self._seen
+        self._wrote = True
+        if not self.experiences:
+            return []
+        now = self._right / self._seen
+        found = {"Top1_Acc_Exp": now}
+        since = self._learned.index(number) if self._paired and number in self._learned else row
+        before = [self._cells[t, number] for t in range(since, row) if (t, number) in self._cells]
+        if before:
+            found["ExperienceForgetting"] = max(right / seen for right, seen in before) - now
+        place, step = f"{self.stream}_stream/Exp{number:03d}", strategy.clock.train_iterations
+        return [
+            MetricValue(self, f"{name}_cpool/eval_phase/{place}", value, step)
+            for name, value in found.items()
+        ]
 
     def after_eval(self, strategy: Any) -> list[MetricValue]:
         """Emit every metric that the matrix allows now."""
@@ -92,10 +140,15 @@ class MatrixMetrics(PluginMetric[float]):  # type: ignore[misc]  # untyped base
         step = strategy.clock.train_iterations
         return [
             MetricValue(self, f"cpool/{name}/{self.stream}_stream", value, step)
-            for name, value in self._matrix(len(self._learned)).summary().items()
+            for name, value in self._summary().items()
             if value is not None
         ]
 
     def __str__(self) -> str:
         """Name it."""
         return "cpool"
+
+
+def _length(stream: Any) -> int | None:
+    """Return how many experiences a stream has; None for one that does not know."""
+    return len(stream) if hasattr(stream, "__len__") else None

@@ -119,6 +119,12 @@ class AvalancheModel(nn.Module):
     def _answer(self, x: Tensor, told: int | None) -> Float[Tensor, "B C"]:
         prompted = self.prompted
         if not prompted.tasks:  # as an evaluation before the first task wants it: chance
+            if self.training and torch.is_grad_enabled():
+                raise StateError(
+                    expected="a task that has begun, to train",
+                    got="a model without any",
+                    remedy="Put PromptPoolPlugin() first among the strategy's plugins.",
+                )
             return torch.zeros(len(x), self.width, device=prompted.backbone.device)
         batch = self.batch(x)
         output = self._output(batch, told)
@@ -209,8 +215,18 @@ class ToldAvalancheModel(AvalancheModel, MultiTaskModule):  # type: ignore[misc]
         Raises:
             ConfigError: a label that another task has.
         """
+        labels = list(labels)
+        self.check_labels(labels, number)
+        self.numbers.update({int(label): number for label in labels})
+
+    def check_labels(self, labels: Iterable[int], number: int) -> None:
+        """Refuse labels that another task has, before anything of the task is begun.
+
+        Raises:
+            ConfigError: a label that another task has.
+        """
         for label in labels:
-            if self.numbers.setdefault(int(label), number) != number:
+            if self.numbers.get(int(label), number) != number:
                 raise ConfigError(
                     expected="a task label of its own for every task",
                     got=f"label {label} for task {number} and for task {self.numbers[int(label)]}",

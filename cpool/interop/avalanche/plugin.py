@@ -1,6 +1,6 @@
 """PromptPoolPlugin: the phases of a prompted model, in the loop of a strategy of Avalanche."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from cpool.data import GroupedBatches
 from cpool.errors import ConfigError, DataError, StateError
 from cpool.feed import reads_inputs
 from cpool.heads import anchored
-from cpool.interop.avalanche.inputs import raw_inputs
+from cpool.interop.avalanche.inputs import check_rows, raw_inputs
 from cpool.interop.avalanche.model import AvalancheModel, Step, ToldAvalancheModel
 from cpool.seeding import derive
 
@@ -133,7 +133,7 @@ class PromptPoolPlugin(SupervisedPlugin):  # type: ignore[misc]  # untyped base
             )
         model, data = _model_of(strategy), _data_of(strategy)
         prompted = model.prompted
-        _check_rows(data)
+        check_rows(data)
         number, classes = len(prompted.tasks), _classes_of(strategy, data)
         if online and prompted.judges:
             raise ConfigError(
@@ -141,6 +141,10 @@ class PromptPoolPlugin(SupervisedPlugin):  # type: ignore[misc]  # untyped base
                 got="an online stream",
                 remedy="Train whole experiences, or choose a method without such a judgement.",
             )
+        told = isinstance(model, ToldAvalancheModel)
+        labels = _labels_of(strategy.experience, data) if told else []
+        if isinstance(model, ToldAvalancheModel):
+            model.check_labels(labels, number)
         model.draws.start(self.seed, "task", number)
         with model.draws():
             prompted.begin_task(classes, batches=_Later(self, strategy, data, number))
@@ -152,8 +156,9 @@ class PromptPoolPlugin(SupervisedPlugin):  # type: ignore[misc]  # untyped base
                 prompted.study(raw_inputs(x), y.numpy().astype(np.int64))
         model.running = True
         model.width = max(model.width, max(classes) + 1)
+        _widen(model, strategy)
         if isinstance(model, ToldAvalancheModel):
-            model.tell(_labels_of(strategy.experience, data), number)
+            model.tell(labels, number)
 
     def after_train_dataset_adaptation(self, strategy: Any, **_: Any) -> None:
         """Keep from training what the method judges the result on."""
@@ -249,8 +254,10 @@ class PromptPoolPlugin(SupervisedPlugin):  # type: ignore[misc]  # untyped base
 
     def before_eval_exp(self, strategy: Any, **_: Any) -> None:
         """Make room for the classes of tasks to come; their logits are −inf."""
+        check_rows(strategy.experience.dataset)
         model = _model_of(strategy)
         model.width = max(model.width, max(strategy.experience.dataset.targets.uniques) + 1)
+        _widen(model, strategy)
 
     def _split(self, data: Any, share: float, index: int) -> tuple[Any, Any]:
         if not share:
@@ -356,6 +363,21 @@ def _labels_of(experience: Any, data: Any) -> list[int]:
     return sorted(int(t) for t in labels.uniques)
 
 
+def _widen(model: AvalancheModel, strategy: Any) -> None:
+    """Make a column for each class that the criterion weighs, also of those to come."""
+    criterion = strategy._criterion
+    weight = getattr(getattr(criterion, "criterion", criterion), "weight", None)
+    if weight is None:
+        return
+    if len(weight) < model.width:
+        raise ConfigError(
+            expected=f"a weight for each of the {model.width} class numbers met so far",
+            got=f"{len(weight)} weights",
+            remedy="Give the criterion a weight for every class of the benchmark.",
+        )
+    model.width = len(weight)
+
+
 def _check_apart(model: AvalancheModel, optimizer: torch.optim.Optimizer) -> None:
     """Refuse a frozen backbone where strategies would copy, penalise or step it."""
     frozen = {id(p) for p in model.prompted.backbone.model.parameters()}
@@ -371,22 +393,6 @@ def _check_apart(model: AvalancheModel, optimizer: torch.optim.Optimizer) -> Non
                 remedy="Leave it to AvalancheModel(method.build(backbone)), which holds it apart, "
                 "and make the optimiser of model.parameters().",
             )
-
-
-def _check_rows(data: Any) -> None:
-    if not len(data):
-        raise DataError(
-            expected="an experience with training samples",
-            got="none",
-            remedy="Leave out experiences that bring nothing to learn.",
-        )
-    row = data[0]
-    if isinstance(row, Mapping) or len(row) < 2:
-        raise DataError(
-            expected="rows of a data set as (x, y) or (x, y, task label)",
-            got=f"a row of type {type(row).__name__}",
-            remedy="Avalanche 0.6 runs no batches of mappings: return tuples.",
-        )
 
 
 def _whole(data: Any) -> tuple[Tensor, Tensor]:

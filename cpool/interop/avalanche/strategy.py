@@ -11,7 +11,7 @@ from avalanche.training.templates import SupervisedTemplate
 from torch.utils.data import DataLoader
 
 from cpool.errors import ConfigError
-from cpool.interop.avalanche.inputs import raw_inputs
+from cpool.interop.avalanche.inputs import check_rows, raw_inputs
 from cpool.interop.avalanche.model import AvalancheModel, ToldAvalancheModel
 from cpool.learner import Learner
 
@@ -95,6 +95,7 @@ class PromptStrategy(SupervisedTemplate):  # type: ignore[misc]  # untyped base
 
     def make_train_dataloader(self, **kwargs: Any) -> None:
         """Make one as ever, to see whether a plugin puts another in its place."""
+        check_rows(self.experience.dataset)
         super().make_train_dataloader(**kwargs)
         self._made = self.dataloader
 
@@ -125,6 +126,7 @@ class PromptStrategy(SupervisedTemplate):  # type: ignore[misc]  # untyped base
             model.tell(data.targets_task_labels.uniques, number)
 
     def _before_eval_exp(self, **kwargs: Any) -> None:
+        check_rows(self.experience.dataset)
         super()._before_eval_exp(**kwargs)
         last = max(self.experience.dataset.targets.uniques)
         self.model.width = max(self.model.width, int(last) + 1)

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from cpool.errors import DataError
 from cpool.interop._stacked import Part, joined, stacked
-from cpool.interop.avalanche.inputs import encoded, raw_inputs
+from cpool.interop.avalanche.inputs import check_rows, encoded, raw_inputs
 from cpool.streams import Examples, Stream
 
 __all__ = ["as_benchmark", "as_stream"]
@@ -100,6 +100,7 @@ def as_stream(
 
 
 def _read(data: Any) -> Part:
+    check_rows(data)
     inputs, targets = [], []
     for x, y, *_ in DataLoader(data.eval(), batch_size=256):
         inputs.append(raw_inputs(x))

@@ -43,13 +43,13 @@ def prompted(row: str, kind: str, seed: int = 0) -> Any:
 
 def strategy_of(kind: Any, model: Any, *plugins: Any, **options: Any) -> Any:
     """Return a quiet strategy of a class of Avalanche, with batches of a whole tiny task."""
-    settings = {"train_mb_size": 64, "train_epochs": 2, "eval_mb_size": 64}
+    settings: dict[str, Any] = {"train_mb_size": 64, "train_epochs": 2, "eval_mb_size": 64}
+    settings["evaluator"] = EvaluationPlugin(MatrixMetrics(), loggers=TextLogger(io.StringIO()))
     return kind(
         model=model,
         optimizer=torch.optim.SGD(model.parameters(), **SGD),
         criterion=torch.nn.CrossEntropyLoss(),
         plugins=[PromptPoolPlugin(seed=0), *plugins],
-        evaluator=EvaluationPlugin(MatrixMetrics(), loggers=TextLogger(io.StringIO())),
         **{**settings, **options},
     )
 

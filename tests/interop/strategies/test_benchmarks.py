@@ -16,7 +16,7 @@ from avalanche.training.plugins import EvaluationPlugin, LwFPlugin, ReplayPlugin
 from avalanche.training.supervised import Naive
 from torch.utils.data import TensorDataset
 
-from cpool.errors import ConfigError, DataError, MissingDependencyError
+from cpool.errors import ConfigError, DataError, MissingDependencyError, StateError
 from cpool.interop.avalanche import (
     AvalancheModel,
     MatrixMetrics,
@@ -31,7 +31,7 @@ from cpool.metrics import variants
 from cpool.streams import domain_incremental
 from tests import tiny
 from tests.common.tasks import build, stream
-from tests.interop.strategies.runs import benchmark, naive, own, prompted, strategy_of
+from tests.interop.strategies.runs import answers, benchmark, naive, own, prompted, strategy_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -92,7 +92,8 @@ def test_new_instances_of_old_classes_are_domains():
     for experience in made.train_stream:
         strategy.train(experience)
     assert len(strategy.model.prompted.tasks) == 2
-    strategy.eval(made.test_stream)  # one experience, of all test data
+    # One experience, of all test data: no matrix of tasks, but the accuracy as it is now.
+    found = own_values(strategy.eval(made.test_stream))
     learner, one = own("ncm", "vit"), as_stream(made)
     assert one.scenario == "domain" and [len(task.test) for task in one] == [24, 24]
     for task in one:
@@ -103,6 +104,73 @@ def test_new_instances_of_old_classes_are_domains():
     again.eval(turned.test_stream)
     got = again.evaluator.metrics[0].matrix.values[1]
     assert learner.evaluate(one) == pytest.approx([*got]) and got[0] == got[1]
+    (test,) = made.test_stream
+    right = answers(strategy, test).argmax(axis=1) == np.array(test.dataset.targets)
+    assert found == {
+        "average_accuracy": right.mean(),
+        "average_accuracy_weighted": right.mean(),
+    }
+
+
+def own_values(results):
+    """Return cpool's metrics among the results of an evaluation."""
+    return {k.split("/")[1]: v for k, v in results.items() if k.startswith("cpool/")}
+
+
+def test_repeated_classes_are_measured_as_they_are_now():
+    parts = [e.dataset for e in benchmark("vit").train_stream]
+    tests = [e.dataset for e in benchmark("vit").test_stream]
+    made = benchmark_from_datasets(train=[parts[k] for k in (0, 1, 0, 2, 1)], test=tests)
+    strategy, learner = naive("ncm", "vit"), own("ncm", "vit")
+    for number, experience in enumerate(made.train_stream):
+        strategy.train(experience)
+        task = (0, 1, 0, 2, 1)[number]
+        learner.fit_task((stream("vit")[task].train.x, stream("vit")[task].train.y))
+        found = own_values(strategy.eval(made.test_stream))
+        now = learner.evaluate(stream("vit"))
+        assert found["average_accuracy"] == pytest.approx(np.mean(now))
+        assert found["average_accuracy_weighted"] == pytest.approx(np.mean(now))  # of one size
+        assert len(found) == 2
+    with pytest.raises(StateError, match="belong to no task"):
+        _ = strategy.evaluator.metrics[0].matrix
+
+
+def test_the_file_of_the_csv_logger_holds_accuracy_and_forgetting(tmp_path):
+    metrics = MatrixMetrics(experiences=True)
+    logger = CSVLogger(log_folder=str(tmp_path))
+    strategy = naive("ncm", "vit", evaluator=EvaluationPlugin(metrics, loggers=[logger]))
+    made = benchmark("vit")
+    for experience in made.train_stream:
+        strategy.train(experience)
+        strategy.eval(made.test_stream)
+    logger.close()
+    rows = np.loadtxt(tmp_path / "eval_results.csv", delimiter=",", skiprows=1)
+    values = metrics.matrix.values
+    assert len(rows) == 9 and values[2].max() > 0
+    for tested, trained, accuracy, _, forgetting in rows:
+        tested, trained = int(tested), int(trained)
+        assert accuracy == pytest.approx(values[trained, tested], abs=1e-4)
+        past = values[tested:trained, tested]  # rows before this one, from its own on
+        wanted = past.max() - values[trained, tested] if len(past) else 0.0
+        assert forgetting == pytest.approx(wanted, abs=1e-4)
+    assert (rows[:, 4] != 0).any()
+
+
+def test_a_criterion_may_weigh_every_class_of_the_benchmark():
+    made = benchmark("vit")
+    heavy, plain = torch.ones(6), naive("linear_head", "vit")
+    weighted = naive("linear_head", "vit")
+    weighted._criterion = torch.nn.CrossEntropyLoss(weight=heavy)
+    for experience in made.train_stream:
+        for strategy in (plain, weighted):
+            strategy.train(experience, shuffle=False)
+            strategy.eval(made.test_stream[:1])
+    pairs = zip(*(s.model.prompted.state_dict().values() for s in (plain, weighted)), strict=True)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in pairs)
+    few = naive("linear_head", "vit")
+    few._criterion = torch.nn.CrossEntropyLoss(weight=torch.ones(1))
+    with pytest.raises(ConfigError, match="a weight for every class"):
+        few.train(made.train_stream[0])
 
 
 def test_one_test_experience_is_shared_out_by_classes():
@@ -274,11 +342,29 @@ def test_what_does_not_fit_is_refused_with_a_remedy():
     with pytest.raises(ConfigError, match="of its parameters in the optimiser"):
         inside.train(first)
     empty = benchmark_from_datasets(train=[first.dataset.subset([])])
-    with pytest.raises(DataError, match="with training samples"):
-        naive("l2p_growing", "vit").train(empty.train_stream[0])
-    mapping = benchmark_from_datasets(train=[as_classification_dataset(Plain())])
-    with pytest.raises(DataError, match="tuples"):
-        naive("l2p_growing", "vit").train(mapping.train_stream[0])
+    for strategy in (naive("l2p_growing", "vit"), PromptStrategy(learner=build("ncm", "vit"))):
+        with pytest.raises(DataError, match="with samples"):
+            strategy.train(empty.train_stream[0])
+    nothing = [first.dataset.subset([])]
+    with pytest.raises(DataError, match="with samples"):
+        as_stream(benchmark_from_datasets(train=nothing, test=nothing))
+    mapped = as_classification_dataset(Plain())
+    mapping = benchmark_from_datasets(train=[mapped])
+    for refused in (
+        lambda: naive("l2p_growing", "vit").train(mapping.train_stream[0]),
+        lambda: PromptStrategy(learner=build("ncm", "vit")).train(mapping.train_stream[0]),
+        lambda: naive("ncm", "vit").eval(mapping.train_stream[0]),
+        lambda: as_stream(benchmark_from_datasets(train=[mapped], test=[mapped])),
+    ):
+        with pytest.raises(DataError, match="tuples"):
+            refused()
+    bare = Naive(
+        model=AvalancheModel(prompted("ncm", "vit")),
+        optimizer=torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1),
+        criterion=torch.nn.CrossEntropyLoss(),
+    )
+    with pytest.raises(StateError, match="PromptPoolPlugin"):
+        bare.train(first)
     two = naive("hide_prompt", "vit")
     two.optimizer = torch.optim.SGD(
         [{"params": two.model.parameters()}, {"params": [torch.nn.Parameter(torch.zeros(1))]}], 0.1

@@ -10,7 +10,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from avalanche.benchmarks import with_task_labels
+from avalanche.benchmarks import class_incremental_benchmark, with_task_labels
+from avalanche.benchmarks.utils import as_classification_dataset
 from avalanche.logging import TextLogger
 from avalanche.training.plugins import EvaluationPlugin, LwFPlugin, SupervisedPlugin
 from avalanche.training.supervised import (
@@ -18,9 +19,11 @@ from avalanche.training.supervised import (
     EWC,
     GEM,
     MAS,
+    BiC,
     Cumulative,
     CWRStar,
     GDumb,
+    ICaRL,
     JointTraining,
     LwF,
     Naive,
@@ -28,6 +31,7 @@ from avalanche.training.supervised import (
     SynapticIntelligence,
 )
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from cpool.errors import ConfigError, DataError, StateError
 from cpool.interop.avalanche import (
@@ -152,12 +156,57 @@ def test_cwr_star_finds_no_layer_of_its_kind():
             strategy.train(experience)
 
 
+def test_icarl_brings_a_model_of_its_own():
+    model = AvalancheModel(prompted("l2p_growing", "vit"))
+    strategy = ICaRL(
+        feature_extractor=model,
+        classifier=nn.Linear(4, 6),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        memory_size=12,
+        buffer_transform=None,
+        fixed_memory=True,
+        plugins=[PromptPoolPlugin()],
+    )
+    with pytest.raises(ConfigError, match="an AvalancheModel as the strategy's model"):
+        strategy.train(benchmark("vit").train_stream[0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "says"),
+    [
+        (LwF, {"alpha": 1.0, "temperature": 2.0}, "targets_task_labels"),
+        (BiC, {"mem_size": 12}, "no setter"),
+    ],
+)
+def test_what_the_page_says_to_fail_in_avalanche_fails_there_with_any_model(kind, options, says):
+    data = TensorDataset(torch.rand(24, 3, 8, 8), torch.arange(6).repeat_interleave(4))
+    data.targets = data.tensors[1].tolist()
+    data = as_classification_dataset(data)
+    made = class_incremental_benchmark({"train": data, "test": data}, num_experiences=3)
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(192, 6))
+    strategy = kind(
+        model=plain,
+        optimizer=torch.optim.SGD(plain.parameters(), lr=0.1),
+        criterion=nn.CrossEntropyLoss(),
+        train_mb_size=6,
+        train_epochs=1,
+        **options,
+    )
+    with pytest.raises(AttributeError, match=says):
+        for experience in made.train_stream:
+            strategy.train(experience)
+
+
 def test_the_page_lists_the_strategies_that_were_tried():
     text = (ROOT / "docs" / "pages" / "avalanche.md").read_text(encoding="utf-8")
     said = dict(re.findall(r"^\| `(\w+)` \| (works|refused)", text, re.MULTILINE))
     works = {kind.__name__ for kind, _ in WORK.values()} | {"JointTraining"}
     assert {name for name, state in said.items() if state == "works"} == works
-    assert {name for name, state in said.items() if state == "refused"} == {"GDumb", "CWRStar"}
+    assert {name for name, state in said.items() if state == "refused"} == {
+        "GDumb",
+        "CWRStar",
+        "ICaRL",
+    }
 
 
 @pytest.mark.parametrize("mask", ["task", "seen"])
