@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "cpool"
 LAYERS = [
     {"_version", "errors"},
     {"_io", "progress", "seeding"},
-    {"blocks", "drift", "gaussians"},
+    {"blocks", "draws", "drift", "gaussians"},
     {"selection", "initialisers", "settings", "device", "processes", "trackers"},
     {"pool", "metrics", "streams", "backbones"},
     {

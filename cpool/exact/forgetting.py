@@ -1,9 +1,11 @@
 """Forgetting: a model as if it had never seen a task."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
+from typing import Any
 
+import numpy as np
 import torch
 
 from cpool.errors import StateError
@@ -11,7 +13,7 @@ from cpool.exact.parts import check_separable, domain_router, lasting_head, rest
 from cpool.heads import ExpertHead, SessionHead
 from cpool.model import PromptedModel
 
-__all__ = ["forget", "split"]
+__all__ = ["forget", "kept", "numbers_of", "split"]
 
 
 @torch.no_grad()
@@ -29,55 +31,88 @@ def forget(model: PromptedModel, task: int) -> PromptedModel:
         StateError, PoolError: no such task, one that trained a prompt that others use, one of
             which too little was kept, or a method whose tasks depend on each other.
     """
-    if not 0 <= task < len(model.tasks):
-        raise StateError(
-            expected=f"a task from 0 to {len(model.tasks) - 1}",
-            got=f"task {task}",
-            remedy="Name a task that was learned.",
-        )
+    (task,) = numbers_of(model, [task])
     check_separable(model)
     made = copy.deepcopy(model)
-    tasks = list(model.tasks)
-    _check_session(made, task)
-    apart = [branch for branch in made.prompter or () if not branch.lasting]
-    gone = [name for branch in apart for name in branch.forget(task)]
-    _forget_in_head(made, task)
-    for branch in made.prompter or ():
-        if branch.lasting:  # after the head, which asks the router whose task it was
-            branch.forget(task)
-    made.tasks = [classes for number, classes in enumerate(tasks) if number != task]
-    restarted(made)
-    for rule in made.each_rule():
-        rule.forget(made, task, tasks)
-    made.removed = [*model.removed, {"task": task, "classes": list(tasks[task]), "slots": gone}]
-    made.removed[-1]["when"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return restarted(made)
+    classes = list(model.tasks[task])
+    slots = _take_out(made, task)
+    when = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    made.removed.append({"task": task, "classes": classes, "slots": slots, "when": when})
+    return made
 
 
 def split(model: PromptedModel, tasks: Sequence[int]) -> tuple[PromptedModel, PromptedModel]:
     """Return a model of some tasks alone, and one of all others; `merge` puts them together.
 
+    Nothing is forgotten by it, so the `removed` of both is that of `model`.
+
     Args:
         model: as for `forget`; it stays as it is.
-        tasks: the numbers of the tasks of the first one, each once.
+        tasks: the numbers of the tasks of the first one, each once; in it they keep the order in
+            which they were learned.
 
     Raises:
         StateError, PoolError: as for `forget`; or a task that is named twice.
     """
-    if len({*tasks}) != len(tasks):
-        raise StateError(
-            expected="each task once", got=f"{list(tasks)}", remedy="Leave the repeated one out."
-        )
-    some = others = model
+    some = numbers_of(model, tasks)
+    others = [task for task in range(len(model.tasks)) if task not in some]
+    return kept(model, some), kept(model, others)
+
+
+@torch.no_grad()
+def kept(model: PromptedModel, tasks: Sequence[int]) -> PromptedModel:
+    """Return a model of some tasks alone, in the order in which they were learned.
+
+    Raises:
+        StateError, PoolError: as for `forget`.
+    """
+    check_separable(model)
+    made = copy.deepcopy(model)
     for task in reversed(range(len(model.tasks))):
-        if task in tasks:
-            others = forget(others, task)
-        else:
-            some = forget(some, task)
-    unknown = sorted({*tasks} - {*range(len(model.tasks))})
-    if unknown:
-        forget(model, unknown[0])  # raises
-    return some, others
+        if task not in tasks:
+            _take_out(made, task)
+    return made
+
+
+def numbers_of(model: PromptedModel, tasks: Iterable[Any]) -> list[int]:
+    """Return the numbers of tasks of a model, in the order given.
+
+    Raises:
+        StateError: one is no whole number, no task of the model, or named twice.
+    """
+    numbers = []
+    for task in tasks:
+        whole = isinstance(task, int | np.integer) and not isinstance(task, bool)
+        if not whole or not 0 <= task < len(model.tasks):
+            raise StateError(
+                expected=f"a task from 0 to {len(model.tasks) - 1}",
+                got=f"task {task}" if whole else f"{task!r} of type {type(task).__name__}",
+                remedy="Name a task that was learned." if whole else "Give a task by its number.",
+            )
+        numbers.append(int(task))
+    if len({*numbers}) != len(numbers):
+        raise StateError(
+            expected="each task once", got=f"{numbers}", remedy="Leave the repeated one out."
+        )
+    return numbers
+
+
+def _take_out(model: PromptedModel, task: int) -> list[str]:
+    """Take a task out of a model, and return the names of its slots."""
+    tasks = list(model.tasks)
+    _check_session(model, task)
+    apart = [branch for branch in model.prompter or () if not branch.lasting]
+    gone = [name for branch in apart for name in branch.forget(task)]
+    _forget_in_head(model, task)
+    for branch in model.prompter or ():
+        if branch.lasting:  # after the head, which asks the router whose task it was
+            branch.forget(task)
+    model.tasks = [classes for number, classes in enumerate(tasks) if number != task]
+    restarted(model)
+    for rule in model.each_rule():
+        rule.forget(model, task, tasks)
+    restarted(model)
+    return gone
 
 
 def _check_session(model: PromptedModel, task: int) -> None:

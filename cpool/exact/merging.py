@@ -2,11 +2,12 @@
 
 import copy
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 
 from cpool.errors import StateError
-from cpool.exact.forgetting import split
+from cpool.exact.forgetting import kept, numbers_of
 from cpool.exact.parts import check_separable, described, restarted
 from cpool.model import PromptedModel
 
@@ -40,15 +41,16 @@ def merge(first: PromptedModel, second: PromptedModel) -> PromptedModel:
 
     It equals a model that learned all of them in sequence, provided that a task draws the same
     random numbers there: give the learner of `second` the number of its first task in the whole
-    stream (`Learner(…, first=len(first.tasks))`).
+    stream (`Learner(…, first=len(first.tasks))`), and the same `seed` and training settings. A
+    model does not know how it was trained, so other ones are not noticed here.
 
     Args:
         first: after its tasks.
         second: built alike (see `branch_off`), after tasks of its own.
 
     Raises:
-        StateError, PoolError: backbone, method, seeds or shared prompts differ, or a method whose
-            tasks depend on each other.
+        StateError, PoolError: backbone, method, the seed of random features or shared prompts
+            differ, or a method whose tasks depend on each other.
 
     >>> import cpool, numpy
     >>> model = cpool.NCM().build(cpool.load_backbone("embedded"))
@@ -71,7 +73,9 @@ def merge(first: PromptedModel, second: PromptedModel) -> PromptedModel:
     restarted(made)
     for rule, other_rule in zip(made.each_rule(), second.each_rule(), strict=True):
         rule.join(made, other_rule, tasks)
-    made.removed = [*first.removed, *second.removed]
+    # Parts of one model both know what it forgot.
+    new = [record for record in second.removed if record not in first.removed]
+    made.removed = copy.deepcopy([*first.removed, *new])
     return restarted(made)
 
 
@@ -83,14 +87,19 @@ def copy_slots(
     Args:
         source: from which they are copied; it stays as it is.
         target: built alike.
-        tasks: their numbers in `source`; all by default.
+        tasks: their numbers in `source`, each once, in the order in which they come in the model
+            returned; all by default.
 
     Raises:
-        StateError, PoolError: as for `merge`, and where only some tasks are copied as for `split`.
+        StateError, PoolError: as for `merge`, and where only some tasks are copied, or in another
+            order, as for `split`.
     """
-    wanted = range(len(source.tasks)) if tasks is None else tasks
-    part = source if list(wanted) == list(range(len(source.tasks))) else split(source, wanted)[0]
-    return merge(target, part)
+    wanted = numbers_of(source, range(len(source.tasks)) if tasks is None else tasks)
+    if wanted == list(range(len(source.tasks))):
+        return merge(target, source)
+    # A part has its tasks in the order in which they were learned; another one takes a part each.
+    parts = [wanted] if wanted == sorted(wanted) else [[task] for task in wanted]
+    return reduce(merge, (kept(source, part) for part in parts), target)
 
 
 def _check_alike(first: PromptedModel, second: PromptedModel) -> None:

@@ -207,12 +207,16 @@ def test_a_split_model_is_put_together_again(row):
     if any(branch.lasting for branch in whole.model.prompter or ()):
         with pytest.raises(StateError, match="trained"):
             split(whole.model, [1])  # the others lose the task that trained the prompt
+        client = learn(learner_of(branch_off(whole.model)), row, 0, 2)
+        alike(copy_slots(whole.model, branch_off(whole.model), [0, 2]), client.model, row)
         return
     some, others = split(whole.model, [1])
     assert len(some.tasks) == 1 and len(others.tasks) == 2
     order = learn(made(row, forgettable=True), row, 0, 2, 1)
     alike(merge(others, some), order.model, row)
     alike(copy_slots(whole.model, others, [1]), order.model, row)
+    turned = learn(made(row, forgettable=True), row, 2, 0)
+    alike(copy_slots(whole.model, branch_off(whole.model), [2, 0]), turned.model, row)
 
 
 @pytest.mark.parametrize("row", NOT_MERGED)

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import re
 import weakref
 
 import numpy as np
@@ -11,8 +12,9 @@ from cpool.checkpoint import load_state
 from cpool.cli.inspect import show_checkpoint
 from cpool.errors import PoolError, StateError
 from cpool.exact import branch_off, copy_slots, forget, merge, split
+from cpool.exact.forgetting import numbers_of
 from cpool.learner import Learner
-from cpool.methods import L2P, NCM, PromptTuning, RanPAC, SPrompts
+from cpool.methods import L2P, NCM, PromptRidge, PromptTuning, RanPAC, SPrompts
 from cpool.seeding import seeded
 from tests import tiny
 from tests.common.rows import LABELS
@@ -70,6 +72,37 @@ def test_the_bytes_of_a_slot_are_gone_from_folder_and_memory(method, kind, tmp_p
     assert np.array_equal(again.predict_proba(x), learner.predict_proba(x))
 
 
+def test_only_what_was_forgotten_is_in_the_record(tmp_path):
+    """A task that a split leaves out is not forgotten: the other part has it."""
+    whole = learned().model
+    some, others = split(whole, [0])
+    copied = copy_slots(whole, branch_off(whole), [0, 2])
+    turned = copy_slots(whole, branch_off(whole), [2, 0])
+    for model in (some, others, merge(some, others), copied, turned):
+        assert not model.removed
+    Learner(merge(some, others), device="cpu", quiet=True).save(tmp_path)
+    assert "removed" not in json.loads((tmp_path / "manifest.json").read_text())["layout"]
+    gone = forget(whole, 1)
+    (record,) = gone.removed
+    some, others = split(gone, [0])
+    assert some.removed == others.removed == [record]
+    for model in (merge(some, others), copy_slots(gone, branch_off(gone), [1, 0])):
+        assert model.removed == [record], "both parts know of it, and it was once"
+    assert forget(merge(some, others), 0).removed[0] == record
+    assert gone.removed == [record] and not whole.removed
+    client = forget(learned(tasks=(0,)).model, 0)
+    assert merge(gone, client).removed == [record, *client.removed]
+
+
+def test_tasks_are_copied_in_the_order_given():
+    whole = learned().model
+    classes = whole.tasks
+    for order in ([2, 0], [1], [2, 1, 0], [0, 2], []):
+        copied = copy_slots(whole, branch_off(whole), order)
+        assert copied.tasks == [classes[task] for task in order]
+    assert split(whole, [2, 0])[0].tasks == [classes[0], classes[2]], "as they were learned"
+
+
 def test_slots_keep_where_they_come_from():
     first, second = learned(tasks=(0,)), learned(tasks=(1, 2))
     merged = merge(first.model, second.model)
@@ -104,13 +137,29 @@ def test_bad_input_is_refused_and_nothing_changes():
     learner = learned()
     with pytest.raises(StateError, match="a task from 0 to 2; got task 3"):
         forget(learner.model, 3)
+    with pytest.raises(StateError, match="got True of type bool"):
+        forget(learner.model, True)
+    with pytest.raises(StateError, match="got True of type bool"):
+        learner.forget(True)
     with pytest.raises(StateError, match=r"a task that was learned: .*; got 'weather'"):
         learner.forget("weather")
     with pytest.raises(StateError, match="each task once"):
         split(learner.model, [0, 0])
     with pytest.raises(StateError, match="a task from 0 to 2; got task 5"):
         split(learner.model, [0, 5])
+    with pytest.raises(StateError, match=r"each task once; got \[2, 0, 2\]"):
+        copy_slots(learner.model, learner.model, [2, 0, 2])
     assert len(learner.model.tasks) == 3
+
+
+@pytest.mark.parametrize("wrong", ["0", 1.0, True, None, [0]])
+def test_a_task_is_given_by_a_whole_number(wrong):
+    """In use, where no types are checked; in tests they are, before `forget` is called."""
+    model = learned(tasks=(0, 1)).model
+    expected = f"got {wrong!r} of type {type(wrong).__name__}. Give a task by its number."
+    with pytest.raises(StateError, match=re.escape(expected)):
+        numbers_of(model, [0, wrong])
+    assert numbers_of(model, np.array([1, 0])) == [1, 0], "numpy's numbers are whole, too"
 
 
 def test_models_that_could_not_have_been_one_are_not_merged():
@@ -125,6 +174,36 @@ def test_models_that_could_not_have_been_one_are_not_merged():
         copy_slots(learned(kind="bert", tasks=(1,)).model, model)
     with pytest.raises(PoolError, match="whose slots all tasks train"):
         branch_off(learned(L2P(pool_size=4, top_k=2, length=2), tasks=(0,)).model)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "reason"),
+    [
+        (RanPAC, {}, "the same random features and ridge; got seed"),
+        (PromptRidge, {"prompt": "none"}, "the same random features and ridge; got seed"),
+        (PromptRidge, {"length": 2}, "the same prompts"),
+    ],
+    ids=["ranpac", "prompt_ridge_without_prompt", "prompt_ridge"],
+)
+def test_models_of_other_random_features_are_not_merged(method, options, reason):
+    options = {"projection": 20, "ridge": 1.0, **options}
+    first, second = (learned(method(**options), seed=seed, tasks=(seed,)).model for seed in (0, 1))
+    for one, other in ((first, second), (second, first)):
+        with pytest.raises((StateError, PoolError), match=reason):
+            merge(one, other)
+    with pytest.raises((StateError, PoolError), match=reason):
+        copy_slots(second, first)
+    assert [len(model.tasks) for model in (first, second)] == [1, 1]
+    first, second = (
+        learned(method(seed=3 + task, **options), tasks=(task,)).model for task in (0, 1)
+    )
+    with pytest.raises(StateError, match="hyper-parameters and backbone; got seed 3 and 4"):
+        merge(first, second)
+    if "length" not in options:  # a seed of the method's own is the same in every run
+        first, second = (
+            learned(method(seed=3, **options), seed=seed, tasks=(seed,)).model for seed in (0, 1)
+        )
+        assert len(merge(first, second).tasks) == 2
 
 
 def test_class_means_of_shared_classes_are_not_told_apart():
