@@ -1,6 +1,7 @@
 """The next point of a search that draws: optuna's tree-structured Parzen estimator, replayable."""
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ from cpool.experiment.ranges import Range
 from cpool.seeding import derive
 
 __all__ = ["draw"]
+
+AGAIN = 20  # draws of a point that is new
 
 Values = Mapping[str, "tuple[Any, ...] | Range"]
 
@@ -22,7 +25,8 @@ def draw(
     """Return the point to try next, which depends on the arguments alone.
 
     The study is made anew from what was tried, and its sampler seeded by how much that is: so a
-    search that was stopped goes on as if it had not been.
+    search that was stopped goes on as if it had not been. No point is tried twice while there are
+    others.
 
     Args:
         values: what each setting may be: a range, or a list of unrelated values.
@@ -50,8 +54,24 @@ def draw(
             study.add_trial(
                 optuna.trial.create_trial(params=params, distributions=space, value=worth)
             )
-        drawn = study.ask(space).params
+        # The sampler may draw a point again, of which nothing new would be learned.
+        tried = [{key: _place(values[key], point[key]) for key in values} for point, _ in done]
+        for _ in range(AGAIN):
+            drawn = study.ask(space).params
+            if drawn not in tried:
+                break
+        else:
+            rest = [point for point in _points(values) if point not in tried]
+            drawn = rest[number % len(rest)] if rest else drawn
     return {key: _value(values[key], drawn[key]) for key in values}
+
+
+def _points(values: Values) -> list[dict[str, Any]]:
+    """Return all points where every setting is one of a list; none where there are ranges."""
+    if any(isinstance(options, Range) for options in values.values()):
+        return []
+    places = itertools.product(*(range(len(options)) for options in values.values()))  # type: ignore[arg-type]
+    return [dict(zip(values, point, strict=True)) for point in places]
 
 
 def _distribution(options: tuple[Any, ...] | Range) -> Any:

@@ -253,6 +253,21 @@ def test_the_sampler_learns_from_what_was_tried():
     assert draw(values, failed, 40, 0, "row")["x"] <= 0.6
 
 
+def test_no_point_is_tried_twice_while_there_are_others():
+    values = {"lr": (0.1, 0.2, [0.3]), "epochs": (1, 2)}
+    done = []
+    for _ in range(6):
+        done.append((draw(values, done, 6, 0, "l2p"), 0.5))
+    found = [tuple(map(str, point.values())) for point, _ in done]
+    assert len(set(found)) == 6
+    assert draw(values, done, 7, 0, "l2p") in [point for point, _ in done]  # there is no other
+    whole = {"length": Range(2, 5)}
+    done = []
+    for _ in range(4):
+        done.append((draw(whole, done, 4, 0, "l2p"), 0.5))
+    assert sorted(point["length"] for point, _ in done) == [2, 3, 4, 5]
+
+
 def test_trackers_of_an_experiment(make, tmp_path):
     plain = (
         '[search]\nsampler = "optuna"\nbudget = 6\ntrials = 5\nvalidation = 0.3\nfirst_tasks = 2\n',
