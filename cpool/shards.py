@@ -1,9 +1,10 @@
 """Learning the tasks of a stream apart, on the workers of a ray cluster, and merging the models."""
 
+import contextlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from cpool.learner import Learner
 from cpool.settings import TrainSettings
 from cpool.streams import Stream, Task
 
-__all__ = ["learn_apart"]
+__all__ = ["learn_apart", "lost_errors"]
+
+GRACE = 10.0  # seconds for workers that are told to stop
 
 
 def learn_apart(
@@ -62,15 +65,17 @@ def learn_apart(
     with tempfile.TemporaryDirectory() as folder:
         empty = Learner(start, learner.train, seed=learner.seed, quiet=True).save(folder).parent
         files = ray.put(_read(empty))
-    remote = ray.remote(max_retries=attempts - 1, num_cpus=1)(_learn)
+    # Counted here: ray itself would begin a task that is short of memory again for ever.
+    remote = ray.remote(max_retries=0, num_cpus=1)(_learn)
     settings = (model.method, learner.train, learner.seed, list(stream.class_names))
-    answers = [
-        remote.remote(load, files, *settings, task, torch.get_num_threads())
-        for task in stream[len(learner.done) :]
-    ]
-    for answer in learner.progress.track(answers, "tasks"):
-        part = _filled(branch_off(model), ray.get(answer))
-        model = merge(model, part)
+    tasks = list(stream[len(learner.done) :])
+
+    def ask(task: Task) -> Any:
+        return remote.remote(load, files, *settings, task, torch.get_num_threads())
+
+    with contextlib.closing(_answers(ray, ask, tasks, attempts)) as answers:
+        for answer in learner.progress.track(answers, "tasks", len(tasks)):
+            model = merge(model, _filled(branch_off(model), answer))
     done = Learner(
         model,
         learner.train,
@@ -79,8 +84,67 @@ def learn_apart(
         accelerator=learner.accelerator,
         progress=learner.progress,
     )
-    done.done = [*learner.done, *(task.name for task in stream[len(learner.done) :])]
+    done.done = [*learner.done, *(task.name for task in tasks)]
     return done
+
+
+def lost_errors(ray: Any) -> tuple[type[Exception], ...]:
+    """Return the errors of ray that say that a worker, or its answer, was lost.
+
+    An exception of the job itself is a RayTaskError, which can be one of these as well: it has to
+    be caught before.
+
+    Args:
+        ray: the package.
+    """
+    errors = ray.exceptions
+    return (
+        errors.RayActorError,
+        errors.WorkerCrashedError,
+        errors.OutOfMemoryError,
+        errors.NodeDiedError,
+        errors.ObjectLostError,
+    )
+
+
+def _answers(
+    ray: Any, ask: Callable[[Task], Any], tasks: Sequence[Task], attempts: int
+) -> Generator[dict[str, bytes], None, None]:
+    """Have all tasks learned at the same time, and yield the checkpoints in their order."""
+    running = {ask(task): (task, 0) for task in tasks}
+    found: dict[int, dict[str, bytes]] = {}
+    try:
+        for next_one in tasks:
+            while next_one.index not in found:
+                (answer,), _ = ray.wait(list(running), num_returns=1)
+                task, lost = running.pop(answer)
+                try:
+                    found[task.index] = ray.get(answer)
+                except ray.exceptions.RayTaskError as error:
+                    raise error.cause from error  # what learning it here would have raised
+                except lost_errors(ray) as error:
+                    if lost + 1 >= attempts:
+                        raise StateError(
+                            expected=f"a worker that learns the task {task.name!r}",
+                            got=f"{lost + 1} that were lost on it ({str(error).splitlines()[0]})",
+                            remedy="Look at the cluster: too little memory ends workers. There are "
+                            "fewer at a time where ray.init is given a smaller num_cpus.",
+                        ) from error
+                    running[ask(task)] = task, lost + 1
+            yield found.pop(next_one.index)
+    finally:
+        _stop(ray, list(running))
+
+
+def _stop(ray: Any, answers: list[Any]) -> None:
+    """End what nobody waits for any more, after an error."""
+    for answer in answers:
+        ray.cancel(answer, force=True)
+    if answers:
+        # ray prints the error of each answer that nobody has taken.
+        for answer in ray.wait(answers, num_returns=len(answers), timeout=GRACE)[0]:
+            with contextlib.suppress(ray.exceptions.RayError):
+                ray.get(answer)
 
 
 def _learn(

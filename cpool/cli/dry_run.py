@@ -11,6 +11,7 @@ from cpool.cli.console import print_table
 from cpool.cli.guard import terminable
 from cpool.cli.run import Options
 from cpool.cli.summary import opening
+from cpool.device import make_accelerator
 from cpool.errors import ConfigError
 from cpool.experiment.dry_run import check_candidates, rehearsed
 from cpool.experiment.folder import RunFolder
@@ -18,6 +19,7 @@ from cpool.experiment.overrides import parse_seeds
 from cpool.experiment.reading import read_experiment
 from cpool.experiment.runner import Runner
 from cpool.experiment.stand_ins import assumed
+from cpool.processes import Processes
 from cpool.report import results_table
 from cpool.report.page import write_report
 
@@ -35,21 +37,24 @@ def rehearse(options: Options) -> None:
     _check(options)
     seeds = None if options.seeds is None else parse_seeds(options.seeds)
     experiment = read_experiment(options.file, options.sets, seeds)
-    out = options.out or Path(tempfile.gettempdir()) / f"cpool-dry-run-{time.time_ns()}"
     started = time.perf_counter()
-
-    def say(text: str) -> None:
-        if not options.quiet:
-            typer.echo(text)
-
     with terminable(), tempfile.TemporaryDirectory(prefix="cpool-stand-ins-") as made:
-        folder = RunFolder(out)
         dry = rehearsed(experiment, Path(made))
+        processes = Processes(make_accelerator(options.device, dry.precision))
+
+        def say(text: str) -> None:
+            if processes.writes and not options.quiet:  # of several processes, one speaks
+                typer.echo(text)
+
+        out = options.out or _place(processes)
+        folder = RunFolder(out)
         runner = Runner(dry, folder, device=options.device)
         check_candidates(runner, experiment)
         for line in (_WARNING, *assumed(experiment), *opening(runner)):
             say(line)
         results = runner.run(lambda job, record: say(f"starts: {job.entry.label}"))
+    if not folder.writes:
+        return
     write_report(folder.path)
     if options.quiet:
         typer.echo(folder.results)
@@ -62,6 +67,16 @@ def rehearse(options: Options) -> None:
     seconds = time.perf_counter() - started
     say(f"\nThe experiment starts ({seconds:.0f} s). What was written means nothing: {out}")
     say(f"The real run:\n  {shlex.join(said)}")
+
+
+def _place(processes: Processes) -> Path:
+    """Return a folder for what is written, the same one in all processes."""
+    places = [str(Path(tempfile.gettempdir()) / f"cpool-dry-run-{time.time_ns()}")]
+    if processes.count > 1:
+        from accelerate.utils import broadcast_object_list
+
+        broadcast_object_list(places)  # of the first process
+    return Path(places[0])
 
 
 def _check(options: Options) -> None:

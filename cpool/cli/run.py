@@ -11,12 +11,14 @@ import typer
 from cpool.cli.console import print_table
 from cpool.cli.guard import terminable
 from cpool.cli.summary import chosen_lines, closing, finished_line, opening, trial_line
+from cpool.device import make_accelerator
 from cpool.errors import ConfigError
 from cpool.experiment.folder import RunFolder
 from cpool.experiment.overrides import parse_seeds
 from cpool.experiment.reading import read_experiment
 from cpool.experiment.runner import Runner
 from cpool.experiment.spread import Spread
+from cpool.processes import Processes
 from cpool.progress import Progress
 from cpool.report import results_table
 
@@ -79,6 +81,8 @@ def run_experiment(options: Options) -> None:
     seeds = None if options.seeds is None else parse_seeds(options.seeds)
     experiment = read_experiment(options.file, options.sets, seeds)
     _check_search(options, experiment.search is not None)
+    if options.ray:
+        _check_alone(Processes(make_accelerator(options.device, experiment.precision)).count)
     folder = RunFolder(options.out or Path("runs") / experiment.name)
     progress = Progress(options.quiet)
     voice = _Voice(options.quiet, progress)
@@ -125,6 +129,16 @@ def _check_search(options: Options, searches: bool) -> None:
             expected=f"a [search] in {options.file} for --search-only or --search-from",
             got="none",
             remedy="Leave the option out, or add a [search] and a [method.search].",
+        )
+
+
+def _check_alone(count: int) -> None:
+    """Refuse ray in several processes: each would start jobs, and wait for the others for ever."""
+    if count > 1:
+        raise ConfigError(
+            expected="one process for --ray, which starts workers by itself",
+            got=f"{count} processes",
+            remedy="Leave out --ray, or the launcher (torchrun, accelerate launch).",
         )
 
 

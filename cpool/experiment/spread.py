@@ -12,6 +12,7 @@ from cpool.errors import ConfigError, StateError, need_extra
 from cpool.experiment.jobs import Job, jobs_of
 from cpool.experiment.runner import Runner
 from cpool.experiment.search import Trial
+from cpool.shards import lost_errors
 
 __all__ = ["Spread"]
 
@@ -155,7 +156,11 @@ class Spread:
                 worker, task = running.pop(found)
                 try:
                     answer = ray.get(found)
-                except ray.exceptions.RayActorError as error:
+                except ray.exceptions.RayTaskError as error:
+                    ray.kill(worker)
+                    raise error.cause from error  # what a runner here would have raised
+                except lost_errors(ray) as error:
+                    ray.kill(worker)  # one that only cannot be reached would keep its place
                     task.lost += 1
                     if task.lost == ATTEMPTS:
                         raise StateError(
@@ -166,8 +171,6 @@ class Spread:
                         ) from error
                     waiting.appendleft(task)
                     worker = self._worker()
-                except ray.exceptions.RayTaskError as error:
-                    raise error.cause from error  # what a runner here would have raised
                 else:
                     task.done(answer)
                     next(progress, None)

@@ -1,5 +1,7 @@
 """Tasks learned apart on ray workers, and merged, are what one learner learns in sequence."""
 
+import contextlib
+import gc
 import os
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 import ray
 
 from cpool.backbones import load_backbone
-from cpool.errors import PoolError, StateError
+from cpool.errors import DataError, PoolError, StateError
 from cpool.learner import Learner
 from cpool.methods import L2P, RanPAC, SPrompts
 from cpool.seeding import seeded
@@ -62,6 +64,43 @@ def test_apart_is_in_sequence(cluster, stream, method, first):
     x = stream[1].test.x[:20]
     assert np.allclose(merged.predict_proba(x), sequence.predict_proba(x), atol=1e-5)
     assert len(learner.done) == first, "the learner that was handed in stays as it was"
+
+
+def dying():
+    os._exit(1)
+
+
+def failing():
+    raise DataError(expected="weights", got="none", remedy="Copy them.")
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize(
+    ("load", "error", "said"),
+    [
+        (dying, StateError, "learns the task 'task [012]'; got 2 that were lost on it"),
+        (failing, DataError, "expected weights; got none"),
+    ],
+)
+def test_what_ends_a_task_is_raised_once(cluster, stream, capfd, load, error, said):
+    with pytest.raises(error, match=said):
+        learn_apart(new(SPrompts(length=2, centroids=2)), stream, load, attempts=2)
+    gc.collect()  # the answers of the other tasks, of which ray would print what nobody took
+    assert "Unhandled error" not in capfd.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_task_whose_worker_is_lost_is_begun_again(cluster, stream, tmp_path):
+    mark = str(tmp_path / "ended")
+
+    def once():
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
+            os._exit(1)
+        return embedded()
+
+    merged = learn_apart(new(SPrompts(length=2, centroids=2)), stream, once, attempts=2)
+    assert os.path.exists(mark) and merged.done == [task.name for task in stream]
 
 
 def test_what_does_not_merge_is_refused_before_anything_is_sent(stream):

@@ -147,6 +147,38 @@ def test_a_worker_that_is_always_lost_is_told(cluster, file, monkeypatch):
         Spread(runner(file, "dying"), device="cpu", workers=1).run(lambda job, record: None)
 
 
+@pytest.mark.parametrize(
+    "lost",
+    [
+        ray.exceptions.NodeDiedError("The node is gone."),
+        ray.exceptions.ObjectLostError("0" * 56, None, ""),
+        ray.exceptions.OutOfMemoryError("1 worker(s) were killed."),
+        ray.exceptions.WorkerCrashedError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_whatever_loses_a_worker_is_tried_three_times(cluster, file, monkeypatch, lost):
+    class Idle:
+        def __init__(self, *words):
+            pass
+
+        def run(self, *words):
+            pass
+
+    times = []
+
+    def lose(answer):
+        times.append(answer)
+        raise lost
+
+    monkeypatch.setattr(spread, "_Worker", Idle)
+    monkeypatch.setattr(ray, "get", lose)
+    file.write_text(without_search())
+    with pytest.raises(StateError, match=r"3 that were lost on it .*too little memory"):
+        Spread(runner(file, "out"), device="cpu", workers=1).run(lambda job, record: None)
+    assert len(times) == 3
+
+
 def test_what_a_run_raises_is_raised_here(cluster, file, monkeypatch):
     class Failing:
         def __init__(self, *words):
