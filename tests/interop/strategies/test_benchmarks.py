@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from avalanche.benchmarks import benchmark_from_datasets, nc_benchmark, ni_benchmark
-from avalanche.benchmarks.scenarios.online import split_online_stream
+from avalanche.benchmarks.scenarios.online import OnlineCLScenario, split_online_stream
 from avalanche.benchmarks.utils import as_classification_dataset, concat_datasets
 from avalanche.evaluation.metrics import accuracy_metrics, bwt_metrics, forgetting_metrics
 from avalanche.logging import CSVLogger, InteractiveLogger, TensorboardLogger, TextLogger
@@ -194,6 +194,14 @@ def test_an_online_stream_begins_and_ends_tasks_at_its_boundaries():
     for _ in range(2):  # a second evaluation writes the same row again
         strategy.eval(made.test_stream)
     assert strategy.evaluator.metrics[0].matrix.values.shape == (3, 3)
+    with pytest.warns(UserWarning, match="Deprecated"):
+        older = OnlineCLScenario(
+            made.streams.values(), experience_size=4, access_task_boundaries=True
+        )
+    again = naive("l2p_growing", "vit", train_epochs=1, train_mb_size=4)
+    for experience in older.train_online_stream:
+        again.train(experience)
+    assert again.model.prompted.tasks == model.tasks
     blurred = split_online_stream(made.train_stream, experience_size=4)
     with pytest.raises(ConfigError, match="where a task begins"):
         naive("l2p_growing", "vit").train(next(iter(blurred)))
