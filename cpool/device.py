@@ -1,5 +1,7 @@
 """Devices by name, through accelerate, with messages that help."""
 
+import atexit
+from functools import cache
 from typing import Any
 
 import torch
@@ -53,7 +55,7 @@ def make_accelerator(device: str | torch.device | None = None, precision: str = 
     # Unless told that it works on CPUs, accelerate takes each of a group of them for one alone.
     cpu = not torch.accelerator.is_available() if chosen is None else chosen.type == "cpu"
     try:
-        return Accelerator(cpu=cpu, mixed_precision=precision)
+        made = Accelerator(cpu=cpu, mixed_precision=precision)
     except ValueError as error:
         # accelerate keeps one state a process, and refuses a second one that differs.
         raise ConfigError(
@@ -61,3 +63,17 @@ def make_accelerator(device: str | torch.device | None = None, precision: str = 
             got=f"device={device!r}, precision={precision!r}: {error}",
             remedy="Use the same in all learners of the process, or pass accelerator=….",
         ) from error
+    if made.num_processes > 1:
+        _leave_at_exit()
+    return made
+
+
+@cache  # once a process
+def _leave_at_exit() -> None:
+    """Leave the group before Python ends: threads of gloo that are there still would abort it."""
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
