@@ -36,7 +36,7 @@ from cpool.processes import Processes
 from cpool.progress import Progress
 from cpool.resuming import check_settings, method_of
 from cpool.run_log import row_values, usage_values
-from cpool.seeding import derive, seeded
+from cpool.seeding import derive, seeded, split_rows
 from cpool.settings import TrainSettings
 from cpool.streams import Examples, Stream, Task
 from cpool.trackers import Trackers
@@ -269,11 +269,8 @@ class Learner:
         share = self.model.held_out
         if not share:
             return examples, None
-        rng = np.random.default_rng(derive(self.seed, "held", self.next_number))
-        order = rng.permutation(len(examples))
-        cut = len(examples) - max(1, round(share * len(examples)))
-        kept = examples.take(np.sort(order[: max(1, cut)]))
-        return kept, examples.take(np.sort(order[cut:]))
+        fit, held = split_rows(len(examples), share, self.seed, self.next_number)
+        return examples.take(fit), examples.take(held)
 
     # Predicting
 

@@ -4,9 +4,11 @@ import contextlib
 import hashlib
 from collections.abc import Iterator
 
+import numpy as np
 import torch
+from jaxtyping import Int
 
-__all__ = ["derive", "seeded"]
+__all__ = ["derive", "seeded", "split_rows"]
 
 
 def derive(*parts: int | str) -> int:
@@ -32,3 +34,23 @@ def seeded(*parts: int | str) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(derive(*parts))
         yield
+
+
+def split_rows(
+    size: int, share: float, seed: int, task: int
+) -> tuple[Int[np.ndarray, " f"], Int[np.ndarray, " h"]]:
+    """Return which rows of a task to train on, and which a method keeps to judge the result on.
+
+    Args:
+        size: rows of the task.
+        share: of them that is kept, at least one.
+        seed: of the learner.
+        task: its number.
+
+    >>> fit, held = split_rows(10, 0.2, seed=0, task=1)
+    >>> len(fit), len(held), sorted([*fit, *held]) == list(range(10))
+    (8, 2, True)
+    """
+    order = np.random.default_rng(derive(seed, "held", task)).permutation(size)
+    cut = size - max(1, round(share * size))
+    return np.sort(order[: max(1, cut)]), np.sort(order[cut:])

@@ -17,7 +17,7 @@ from cpool.feed import reads_inputs
 from cpool.heads import anchored
 from cpool.interop.avalanche.inputs import check_rows, raw_inputs
 from cpool.interop.avalanche.model import AvalancheModel, Step, ToldAvalancheModel
-from cpool.seeding import derive
+from cpool.seeding import derive, split_rows
 
 __all__ = ["PromptPoolPlugin"]
 
@@ -262,10 +262,7 @@ class PromptPoolPlugin(SupervisedPlugin):  # type: ignore[misc]  # untyped base
     def _split(self, data: Any, share: float, index: int) -> tuple[Any, Any]:
         if not share:
             return data, None
-        # As `cpool.Learner` does.
-        order = np.random.default_rng(derive(self.seed, "held", index)).permutation(len(data))
-        cut = len(data) - max(1, round(share * len(data)))
-        parts = np.sort(order[: max(1, cut)]), np.sort(order[cut:])
+        parts = split_rows(len(data), share, self.seed, index)
         fit, held = (data.subset(part.tolist()) for part in parts)
         return fit, held
 

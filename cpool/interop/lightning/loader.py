@@ -3,14 +3,13 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cpool.draws import Draws
 from cpool.feed import Feed
-from cpool.seeding import derive
+from cpool.seeding import derive, split_rows
 from cpool.streams import Examples
 
 __all__ = ["TaskData", "TaskLoader"]
@@ -86,13 +85,8 @@ class TaskData:
         share = self.feed.model.held_out  # known for sure when the task has begun
         if not share:
             return self.examples, None
-        size = len(self.examples)
-        order = np.random.default_rng(derive(self.seed, "held", self.task)).permutation(size)
-        cut = size - max(1, round(share * size))
-        return (
-            self.examples.take(np.sort(order[: max(1, cut)])),
-            self.examples.take(np.sort(order[cut:])),
-        )
+        fit, held = split_rows(len(self.examples), share, self.seed, self.task)
+        return self.examples.take(fit), self.examples.take(held)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         """Yield the batches that keys and heads start from; made when they are read."""
