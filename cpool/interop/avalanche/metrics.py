@@ -150,5 +150,7 @@ class MatrixMetrics(PluginMetric[float]):  # type: ignore[misc]  # untyped base
 
 
 def _length(stream: Any) -> int | None:
-    """Return how many experiences a stream has; None for one that does not know."""
-    return len(stream) if hasattr(stream, "__len__") else None
+    """Return how many experiences a stream has, also of a slice of it; None if it does not know."""
+    streams = getattr(getattr(stream, "benchmark", None), "streams", {})
+    whole = streams.get(stream.name, stream)
+    return len(whole) if hasattr(whole, "__len__") else None

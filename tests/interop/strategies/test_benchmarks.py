@@ -86,6 +86,22 @@ def test_benchmarks_of_its_own_train_a_pool(labels):
     assert average == pytest.approx(matrix.values[2].mean())
 
 
+def test_a_slice_of_a_stream_is_measured_as_the_stream_is():
+    made = nc_benchmark(images(36, 0), images(24, 1), 3, task_labels=False, seed=0)
+    found = []
+    for training in (made.train_stream[:2], [made.train_stream[0], made.train_stream[1]]):
+        for tested in (made.test_stream, made.test_stream[:2]):
+            strategy = naive("ncm", "vit")
+            for experience in training:
+                strategy.train(experience)
+                results = own_values(strategy.eval(tested))
+            values = strategy.evaluator.metrics[0].matrix.values
+            assert results["average_accuracy"] == pytest.approx(values[1, :2].mean())
+            assert {"forgetting", "learning_accuracy"} <= {*results}
+            found.append(results)
+    assert all(one == found[0] for one in found)
+
+
 def test_new_instances_of_old_classes_are_domains():
     made = ni_benchmark(images(36, 0), images(24, 1), 2, seed=0)
     strategy = naive("ncm", "vit")
