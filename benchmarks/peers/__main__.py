@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks.peers import page
 from benchmarks.peers.driver import compare, machine
 from benchmarks.peers.environment import ROOT
+from benchmarks.peers.inputs import write_inputs
 from benchmarks.peers.settings import COMPARISONS
 from cpool._io import read_json, write_bytes, write_json
 
@@ -36,14 +37,18 @@ def main() -> None:
             sys.exit(f"{page.PAGE.relative_to(ROOT)} is out of date: python -m benchmarks.peers")
         return
     if not args.page:
-        for comparison in COMPARISONS:
-            if not args.names or comparison.name in args.names:
-                seeds = args.seeds or range(comparison.rounds)
-                made = compare(comparison, args.folder.resolve(), seeds)
-                # Read now: another run may have written the other comparisons meanwhile.
-                old = read_json(page.RESULTS)["comparisons"] if page.RESULTS.is_file() else {}
-                new = {**old, comparison.name: {**made, "machine": machine()}}
-                write_json(page.RESULTS, {"schema": 1, "comparisons": new})
+        folder = args.folder.resolve()
+        chosen = [c for c in COMPARISONS if not args.names or c.name in args.names]
+        seeds = {c.name: args.seeds or range(c.rounds) for c in chosen}
+        # All before any is measured: what is missing for the last is said at once.
+        for comparison in chosen:
+            write_inputs(comparison, folder / comparison.name, seeds[comparison.name])
+        for comparison in chosen:
+            made = compare(comparison, folder, seeds[comparison.name])
+            # Read now: another run may have written the other comparisons meanwhile.
+            old = read_json(page.RESULTS)["comparisons"] if page.RESULTS.is_file() else {}
+            new = {**old, comparison.name: {**made, "machine": machine()}}
+            write_json(page.RESULTS, {"schema": 1, "comparisons": new})
     write_bytes(page.PAGE, page.content().encode())
     print(page.PAGE.relative_to(ROOT))
 

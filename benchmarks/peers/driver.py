@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.environment import ROOT, Environment, make, run_quietly
-from benchmarks.peers.inputs import write_inputs
 from benchmarks.peers.settings import Comparison, Peer
 from cpool._io import read_json, write_json
 from cpool.metrics import AccuracyMatrix
@@ -34,12 +33,11 @@ def compare(
 
     Args:
         comparison: what is compared.
-        folder: for environments and files in between.
+        folder: for environments, and what `write_inputs` wrote in the subfolder of its name.
         seeds: one a round.
         say: where progress goes.
     """
     work = folder / comparison.name
-    write_inputs(comparison, work, seeds)
     places = {peer.name: make(peer.environment, folder) for peer in comparison.peers}
     peers: dict[str, dict[str, Any]] = {
         peer.name: {
