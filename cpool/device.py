@@ -70,7 +70,12 @@ def make_accelerator(device: str | torch.device | None = None, precision: str = 
 
 @cache  # once a process
 def _leave_at_exit() -> None:
-    """Leave the group before Python ends: threads of gloo that are there still would abort it."""
+    """Leave the group before Python ends.
+
+    A thread of gloo that gives back the last reference to a tensor needs the interpreter. While
+    that ends, Python stops such a thread, which aborts a process whose work is done ("terminate
+    called without an active exception").
+    """
     atexit.register(_leave)
 
 

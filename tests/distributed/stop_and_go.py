@@ -3,7 +3,9 @@
 torchrun --nproc_per_node 2 -m tests.distributed.stop_and_go OUT
 """
 
+import atexit
 import contextlib
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +46,15 @@ def stop_after_two(one: Learner) -> None:
     one.fit_task = fit_two
 
 
+def threads_left() -> None:
+    """Print the threads of the process, by their names; those of libraries are among them."""
+    left = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    print(f"rank {os.environ['RANK']} ends with the threads {sorted(left)}", flush=True)
+
+
 def main() -> None:
+    if sys.platform == "linux":
+        atexit.register(threads_left)  # the first to be registered is the last to be called
     out = Path(sys.argv[1])
     torch.set_num_threads(1)
     tasks = stream("vit")
