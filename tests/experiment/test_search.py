@@ -1,13 +1,14 @@
 """Search: judged on validation data only, the best is run, and what was done is not done again."""
 
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
 
 from cpool.errors import CheckpointError, ConfigError, DataError
-from cpool.experiment.code import source_digest
+from cpool.experiment.code import OUTSIDE, PACKAGE, source_digest
 from cpool.experiment.config import SearchPlan
 from cpool.experiment.folder import RunFolder
 from cpool.experiment.parts import open_stream
@@ -262,6 +263,18 @@ def test_the_digest_of_the_code_sees_every_byte_and_name(tmp_path):
     assert known == digest(b="2", a="1")
     assert len({known, digest(a="1"), digest(a="1", b="3"), digest(a="2", b="1"),
                 digest(a="1", c="2"), digest(a="", b="12")}) == 6  # fmt: skip
+    assert known == digest(a="1", b="2", cli="3") != digest(a="1", b="2", clips="3")
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_what_the_digest_leaves_out_is_used_by_nothing_that_it_holds(name):
+    assert (PACKAGE / name / "__init__.py").is_file()
+    for path in PACKAGE.rglob("*.py"):
+        place = path.relative_to(PACKAGE).parts[0]
+        if place not in {*OUTSIDE, "__main__.py"}:
+            said = path.read_text(encoding="utf-8")
+            assert not re.search(rf"^\s*(from|import) cpool\.{name}\b", said, re.M), path
+            assert not re.search(rf"^\s*from cpool import .*\b{name}\b", said, re.M), path
 
 
 def test_a_row_that_was_changed_is_tried_anew(make):
