@@ -1,4 +1,4 @@
-"""The parts of an experiment that is not whole yet: finished seeds, kept where results are."""
+"""The parts of an experiment that is not whole yet: what is finished, kept where results are."""
 
 import shutil
 from pathlib import Path
@@ -9,12 +9,14 @@ FILES = ("results.json", "config.toml", "environment.json", "search.json")
 
 
 def keep(folder: Path, results: Path) -> None:
-    """Copy what a finished process measured, without its checkpoints.
+    """Copy what a process measured, without its checkpoints; nothing where it measured nothing.
 
     Args:
         folder: of the process.
         results: of its experiment.
     """
+    if not any((folder / name).is_file() for name in ("results.json", "search.json")):
+        return
     target = results / "parts" / folder.name
     target.mkdir(parents=True, exist_ok=True)
     for name in FILES:

@@ -148,6 +148,7 @@ def work_through(plans: list[Plan], jobs: int, results: Path) -> None:
         for job in running:
             assert job.process is not None
             job.process.wait()
+            parts.keep(job.folder, results / job.plan.name)  # its finished rows
 
 
 def _ended(job: Job, results: Path) -> None:

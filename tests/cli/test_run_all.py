@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import run_all
 from benchmarks.run_all import Job, make_plans, work_through
+from cpool import Learner
 from tests.experiment.tiny import SMALL, write_experiment
 
 SEARCH = SMALL.replace("[[method]]\nname", "[search]\nbudget = 2\n[[method]]\nname", 1)
@@ -91,6 +92,45 @@ def test_another_machine_goes_on_with_what_is_finished(started, folder, tmp_path
     merged = json.loads((results / "b" / "results.json").read_text(encoding="utf-8"))
     assert [run["seed"] for run in merged["runs"]] == [0, 0, 1, 1]
     assert not (results / "b" / "parts").exists()
+
+
+def test_rows_of_a_seed_that_is_stopped_are_kept(started, folder, tmp_path, monkeypatch):
+    results = tmp_path / "results"
+    original, fit_task = Job.start, Learner.fit_task
+
+    def no_prompts(learner: Learner, *task) -> None:
+        if learner.model.method.name == "l2p":
+            raise KeyboardInterrupt
+        fit_task(learner, *task)
+
+    def stopped_amid_the_first(job: Job) -> None:
+        if job.folder.name == "seed1":
+            raise KeyboardInterrupt
+        if job.folder.name == "seed0":
+            monkeypatch.setattr(Learner, "fit_task", no_prompts)
+        original(job)
+        if job.folder.name == "seed0":
+            job.process.wait()
+            code = "import time; time.sleep(60)"
+            job.process = subprocess.Popen([sys.executable, "-c", code])
+
+    monkeypatch.setattr(Job, "start", stopped_amid_the_first)
+    plans, _ = make_plans(folder, [], tmp_path / "here")
+    with pytest.raises(KeyboardInterrupt):
+        work_through(plans, 2, results)
+    assert {path.name for path in (results / "b" / "parts").iterdir()} == {"search", "seed0"}
+    kept = json.loads((results / "b" / "parts" / "seed0" / "results.json").read_text("utf-8"))
+    assert [run["label"] for run in kept["runs"]] == ["ncm"]
+    monkeypatch.setattr(Job, "start", original)
+    monkeypatch.setattr(Learner, "fit_task", fit_task)
+    plans, _ = make_plans(folder, [], tmp_path / "there")
+    work_through(plans, 1, results)
+    assert plans[0].error is None
+    log = plans[0].jobs[1].log.read_text(encoding="utf-8")
+    assert "[1/2]" not in log and "[2/2] l2p" in log
+    merged = json.loads((results / "b" / "results.json").read_text(encoding="utf-8"))
+    assert [run["seed"] for run in merged["runs"]] == [0, 0, 1, 1]
+    assert kept["runs"][0] in merged["runs"]
 
 
 def test_one_that_fails_does_not_stop_the_others(started, folder, tiny_backbone, tmp_path, capsys):
