@@ -16,7 +16,7 @@ from benchmarks.study_results import Table
 from benchmarks.tables import RESULTS, ROOT
 from cpool._io import read_json, write_bytes
 from cpool.experiment.reading import read_experiment
-from cpool.report import text
+from cpool.report import load_results, text
 from cpool.report.results import Stat
 
 PAGE = ROOT / "docs" / "pages" / "hard-and-soft.md"
@@ -142,7 +142,7 @@ def outputs(results: Path = RESULTS) -> dict[Path, str]:
     experiment = read_experiment(ROOT / "benchmarks" / "experiments" / f"{MAIN}.toml")
     grids = [(e.label, next(iter(e.grid.values()))) for e in experiment.methods if e.grid]
     made = Comparison(
-        read_json(results / MAIN / "results.json"),
+        load_results(results / MAIN),
         read_json(results / "speed-tuning.json"),
         grids,
     )
@@ -175,7 +175,7 @@ def outputs(results: Path = RESULTS) -> dict[Path, str]:
         lines += [*by_examples(document), ""]
         lines += ['<div class="flow">', f'--8<-- "{EXAMPLES.name}"', "</div>", ""]
     streams = {
-        heading: read_json(results / name / "results.json")
+        heading: load_results(results / name)
         for name, heading in STREAMS.items()
         if (results / name / "results.json").is_file()
     }

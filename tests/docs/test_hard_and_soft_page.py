@@ -2,12 +2,15 @@
 
 import json
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 
 from benchmarks import hard_vs_soft_page as page
 from benchmarks.comparison import HARD, Comparison
 from benchmarks.cost_plot import Mark, cost_svg
+from cpool.errors import DataError
 from cpool.report import text
 from cpool.report.results import Stat
 
@@ -188,3 +191,13 @@ def test_marks_stand_where_cost_and_accuracy_are_and_names_do_not_meet() -> None
     assert long[0][0] != long[1][0] or abs(long[0][2] - long[1][2]) >= 12
     assert "too far" not in svg
     assert "a title: a 50.0 % at 1" in svg
+
+
+@pytest.mark.parametrize("name", ["hard-vs-soft", "language-stream"])
+def test_no_page_is_made_of_a_dry_run(name: str, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(page.RESULTS, results)
+    file = results / name / "results.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "dry_run": True}))
+    with pytest.raises(DataError, match="dry run"):
+        page.outputs(results)
