@@ -216,10 +216,14 @@ class PromptPool(nn.Module):
 
         Without weights the K slots are concatenated, N = K·P; with weights they are summed,
         N = P. A sum over most of the pool is one matrix product over all slots, so that no
-        [B K S P W] tensor is made.
+        [B K S P W] tensor is made. Where every query gets the same slots by an index that is one
+        row expanded, so is what is returned: one read, and whoever computes with it can see it.
         """
         batch, chosen = selection.index.shape
         if selection.weight is None:
+            if batch > 1 and selection.index.stride(0) == 0:
+                one = self.gather(selection._replace(index=selection.index[:1]))
+                return one.expand(batch, -1, -1, -1)
             read = self.read(selection.index)  # [B K S P W]
             return read.transpose(1, 2).reshape(batch, self.sites, chosen * self.length, self.width)
         if 2 * chosen < len(self):

@@ -180,7 +180,7 @@ class Prompter(nn.Module):
                 continue
             for layer, pair in split_prefix(values, branch.site).items():
                 layers[layer] = _join(layers.get(layer), pair)
-        joined = torch.cat(tokens, 1) if tokens else None
+        joined = (torch.cat(tokens, 1) if len(tokens) > 1 else tokens[0]) if tokens else None
         return Prompts(joined, layers, _total(selections), selections, live)
 
     def forced(self, slot: int) -> Prompts:

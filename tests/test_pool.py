@@ -57,6 +57,21 @@ def test_gather_equals_a_loop_over_samples(blocks, batch, chosen, seed):
             assert torch.equal(read[b, site], torch.stack(rows))
 
 
+def test_gather_of_one_choice_for_all_is_one_read_expanded():
+    pool = make()
+    index = torch.tensor([[4, 0]])
+    once = pool.gather(Selection(index, None, torch.zeros(())))
+    shown = pool.gather(Selection(index.expand(5, -1), None, torch.zeros(())))
+    assert shown.stride(0) == 0
+    assert torch.equal(shown, once.expand(5, -1, -1, -1))
+    weights = torch.randn(shown.shape)
+    (got,) = torch.autograd.grad((shown * weights).sum(), pool.blocks[1])
+    copied = pool.gather(Selection(index.repeat(5, 1), None, torch.zeros(())))
+    assert copied.stride(0)
+    (expected,) = torch.autograd.grad((copied * weights).sum(), pool.blocks[1])
+    torch.testing.assert_close(got, expected)
+
+
 def test_gather_with_weights_equals_a_loop_and_lets_gradients_through():
     pool = make()
     index, weight = [[0, 4, 4], [2, 1, 0]], [[0.5, -1.0, 0.25], [0.0, 2.0, 1.0]]

@@ -27,10 +27,15 @@ def scaled(logits: Float[Tensor, "... V"], config: Any) -> Float[Tensor, "... V"
     return logits if not cap else cap * torch.tanh(logits / cap)
 
 
-@torch.no_grad()
-def cache_of(model: Any, ids: Int[Tensor, "1 T"]) -> list[tuple[Tensor, Tensor]]:
+def cache_of(
+    model: Any, tokens: Int[Tensor, "1 T"] | Float[Tensor, "1 T D"]
+) -> list[tuple[Tensor, Tensor]]:
     """Return the keys and values of a decoder, layer by layer: [1 heads T head_dim]."""
-    made = model(input_ids=ids, use_cache=True)
+    if tokens.is_floating_point():
+        made = model(inputs_embeds=tokens, use_cache=True)
+    else:
+        with torch.no_grad():
+            made = model(input_ids=tokens, use_cache=True)
     # transformers is giving the cache another name.
     cache = getattr(made, "cache", None) or made.past_key_values
     return [(layer.keys, layer.values) for layer in cache.layers]

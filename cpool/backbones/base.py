@@ -243,11 +243,14 @@ class Backbone(FrozenModel):
         states = hidden.to(head.weight.dtype).contiguous()
         return scaled(head(states), self.plain_model.config)
 
-    def cache_of(self, ids: Int[Tensor, " T"]) -> list[tuple[Tensor, Tensor]]:
+    def cache_of(
+        self, tokens: Int[Tensor, " T"] | Float[Tensor, "T D"]
+    ) -> list[tuple[Tensor, Tensor]]:
         """Return the keys and values that a decoder keeps of some tokens, layer by layer.
 
         Args:
-            ids: of the tokens, at positions from 0.
+            tokens: their ids, or what stands for them at the embedding, such as a soft prompt, to
+                which gradients go; at positions from 0.
 
         Returns:
             For each layer keys, turned to their positions, and values: [1 heads T head_dim].
@@ -262,7 +265,9 @@ class Backbone(FrozenModel):
                 remedy="Use a language model such as Llama, Qwen2 or GPT-2.",
             )
         with active(Call()):
-            return cache_of(self.model, ids[None].to(self.device))
+            if tokens.is_floating_point():
+                tokens = tokens.to(self.dtype)
+            return cache_of(self.model, tokens[None].to(self.device))
 
     def __repr__(self) -> str:
         """Say what it is in one line; the model prints itself as `backbone.model`."""

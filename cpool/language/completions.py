@@ -13,6 +13,7 @@ from cpool.inject import encode
 from cpool.inject._checks import refuse_live
 from cpool.language.blocks import by_blocks
 from cpool.language.decoding import answered
+from cpool.language.sharing import prompt_once
 from cpool.prompter import Prompts
 
 __all__ = ["score_completions"]
@@ -71,6 +72,7 @@ def _followed(
     # All padding goes to the right, so that a completion stands beside its text.
     order = mask.argsort(dim=1, descending=True, stable=True)[:, : int(mask.sum(dim=1).max())]
     row = {"input_ids": ids.gather(1, order), "attention_mask": mask.gather(1, order)}
+    prompts = prompt_once(backbone, prompts, len(order))
     states = encode(backbone, row, prompts).hidden_states[-1][:, -order.shape[1] :]
     place = asked.sum(dim=1)[:, None] - 1 + torch.arange(words.shape[1], device=ids.device)
     place = place.clamp(max=states.shape[1] - 1)  # beyond the end of a shorter completion

@@ -9,7 +9,7 @@ from cpool.backbones import Backbone
 from cpool.backbones._inputs import Batch
 from cpool.inject import branched
 from cpool.language.decoding import decoded
-from cpool.language.sharing import read_once
+from cpool.language.sharing import prompt_once, read_once
 from cpool.language.trie import LabelTrie
 from cpool.prompter import Prompts
 
@@ -27,8 +27,9 @@ def score_labels(
     The text is run once. The labels' tokens follow it in the same row, or in one row of an
     encoder–decoder's decoder, each seeing the prompts, the text and what stands above it in the
     trie, at the position that it would have alone: so a score is what the label has by itself, and
-    C labels do not cost C passes. Gradients reach the prompts. Where none are wanted and there are
-    no prompts, what all texts of the batch begin with is run once for all of them (`read_once`).
+    C labels do not cost C passes. Gradients reach the prompts. A prompt that all rows have is run
+    once for all of them (`prompt_once`); so is, where there are neither prompts nor gradients, what
+    all texts begin with (`read_once`).
 
     Args:
         backbone: a frozen decoder or encoder–decoder with its output embedding.
@@ -42,6 +43,7 @@ def score_labels(
     """
     if prompts is None and not torch.is_grad_enabled():
         batch, prompts = read_once(backbone, batch)
+    prompts = prompt_once(backbone, prompts, len(batch["input_ids"]))
     run = decoded if backbone.kind == "seq2seq" else branched
     root, nodes = run(backbone, batch, prompts, trie.tokens, trie.ancestors(), trie.depths)
     states = torch.cat([root[:, None], nodes], dim=1)

@@ -1,4 +1,4 @@
-"""What all texts of a batch begin with, run once instead of once a text."""
+"""What all rows of a batch begin with, words or a prompt, run once instead of once a row."""
 
 from itertools import takewhile
 
@@ -10,10 +10,42 @@ from cpool.backbones._inputs import Batch
 from cpool.inject.branching import window_of
 from cpool.prompter import Prompts
 
-__all__ = ["read_once"]
+__all__ = ["prompt_once", "read_once"]
 
-# A beginning of fewer tokens is not worth a pass of its own.
+# A beginning of fewer tokens is not worth a pass of its own, nor a prompt that saves fewer.
 SHORTEST = 16
+SAVED = 32
+
+
+def prompt_once(backbone: Backbone, prompts: Prompts | None, rows: int) -> Prompts | None:
+    """Return a soft prompt that all rows have as the prefix that it is to them; others as they are.
+
+    A decoder's keys and values of prompt tokens depend on nothing that follows. So one pass over
+    the prompt, with gradient, and one over the rows behind it are what a pass over the prompt
+    and text of each row computes, for fewer tokens: N + B·T in place of B·(N + T).
+
+    Args:
+        backbone: a frozen decoder.
+        prompts: of the batch; shared are tokens of a batch axis of 1 or expanded from one row.
+            Without gradients equal values are enough; with them two slots that are equal by chance
+            must each get their own.
+        rows: B.
+    """
+    if prompts is None or prompts.tokens is None or prompts.layers or prompts.live:
+        return prompts
+    tokens = prompts.tokens
+    length, limit = tokens.shape[1], backbone.position_limit
+    if (rows - 1) * length < SAVED or not _lasting(backbone):
+        return prompts
+    if limit is not None and length >= limit:
+        return prompts  # no word fits behind it: who runs the rows says so
+    same = len(tokens) == 1 or tokens.stride(0) == 0
+    if not same and not torch.is_grad_enabled():
+        same = torch.equal(tokens, tokens[:1].expand_as(tokens))
+    if not same:
+        return prompts
+    layers = dict(enumerate(backbone.cache_of(tokens[0])))
+    return prompts._replace(tokens=None, layers=layers)
 
 
 @torch.no_grad()
@@ -30,8 +62,7 @@ def read_once(backbone: Backbone, batch: Batch) -> tuple[Batch, Prompts | None]:
         batch: ids and mask, padded on either side.
     """
     ids, mask = batch["input_ids"], batch.get("attention_mask")
-    # In a layer with a sliding window a prefix would stay in sight for ever.
-    if backbone.kind != "causal" or len(ids) < 2 or window_of(backbone) is not None:
+    if len(ids) < 2 or not _lasting(backbone):
         return batch, None
     real = torch.ones_like(ids) if mask is None else mask
     rows = [row[seen.bool()].tolist() for row, seen in zip(ids, real, strict=True)]
@@ -48,6 +79,11 @@ def read_once(backbone: Backbone, batch: Batch) -> tuple[Batch, Prompts | None]:
         "attention_mask": _padded([[1] * len(row) for row in rest], width, ids, 0),
     }
     return made, Prompts(None, layers, torch.zeros((), device=ids.device), {})
+
+
+def _lasting(backbone: Backbone) -> bool:
+    """Tell whether a prefix is what tokens are: in a sliding window it would stay in sight."""
+    return backbone.kind == "causal" and window_of(backbone) is None
 
 
 def _padded(rows: list[list[int]], width: int, like: Tensor, fill: int | None = None) -> Tensor:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import GenerationConfig, Trainer
 
+from cpool.backbones import Backbone
 from cpool.errors import ConfigError, DataError
 from cpool.interop.transformers import CpoolForCausalLM, TaskCallback
 from cpool.interop.transformers.completions import asked
@@ -20,6 +21,7 @@ TEXTS = (ANIMALS, MONEY)
 ANSWERS = (["red house", "green"] * 4, ["pay now", "close"] * 4)
 KINDS = {
     "tokens": lambda: PromptTuning(length=3),
+    "long": lambda: PromptTuning(length=9),  # so long that it is run once for all rows
     "prefix": lambda: PrefixTuning(length=3, init="random"),
 }
 NEW = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None}
@@ -60,8 +62,9 @@ def naive(model, batch, prompt):
 
 @pytest.mark.parametrize("kind", tiny.DECODERS)
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_the_loss_is_that_of_the_completion_after_the_prompt(kind, side):
-    model = wrapped(kind)
+@pytest.mark.parametrize("what", ["tokens", "long"])
+def test_the_loss_is_that_of_the_completion_after_the_prompt(kind, side, what, monkeypatch):
+    model = wrapped(kind, what)
     model.begin_task(TASKS[0])
     batch = stacked(model.rows(ANIMALS, ANSWERS[0]))
     query = batch.pop("query")
@@ -71,7 +74,10 @@ def test_the_loss_is_that_of_the_completion_after_the_prompt(kind, side):
     assert (moved["labels"] != -100).sum() == (batch["labels"] != -100).sum()
     block = next(iter(model.prompted.prompter)).pool.blocks[0]
     expected = naive(model, batch, block[0, 0])
+    apart, whole = [], Backbone.cache_of
+    monkeypatch.setattr(Backbone, "cache_of", lambda *a: apart.append(len(a[1])) or whole(*a))
     found = model(**moved, query=query)
+    assert apart == ([9] if what == "long" else [])
     torch.testing.assert_close(found.loss.double(), expected, atol=1e-5, rtol=1e-5)
     assert found.logits.shape == (*moved["input_ids"].shape, model.config.vocab_size)
     (wanted,) = torch.autograd.grad(expected, block)

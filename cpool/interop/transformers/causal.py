@@ -15,6 +15,7 @@ from cpool.interop.transformers.completions import Asked, asked, batch_of, compl
 from cpool.interop.transformers.config import CpoolConfig, described
 from cpool.interop.transformers.model import Batches, CpoolModel
 from cpool.language import LabelWords, readable
+from cpool.language.sharing import prompt_once
 from cpool.model import PromptedModel
 from cpool.prompter import Prompts
 from cpool.readout import LabelReadout
@@ -188,6 +189,7 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
         prompts = model.passes.choose(query, task, len(ids))
 
         def run(rows: Mapping[str, Tensor], own: Prompts | None) -> Tensor:
+            own = prompt_once(self.backbone, own, len(rows["input_ids"]))
             return encode(self.backbone, rows, own).hidden_states[-1][:, -ids.shape[1] :].flatten(1)
 
         states = model.passes.by_fit(batch, prompts, run).view(*ids.shape, -1)
