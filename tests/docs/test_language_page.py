@@ -29,6 +29,12 @@ def test_what_examples_cost_that_are_run_once() -> None:
     assert f"{once:.1f} times as long as without them, in place of {each:.1f} times" in PAGE
 
 
+def test_the_gain_of_a_prompt_that_is_run_once() -> None:
+    assert len(SPEED["prompt_run_once"]) == 4
+    for row in SPEED["prompt_run_once"]:
+        assert f"| {row['rows']} | {row['tokens']} | {row['times_faster']:.2f} × |" in PAGE
+
+
 def test_the_table_of_texts_in_a_slot() -> None:
     found = json.loads((ROOT / "benchmarks" / "results" / "cartridge.json").read_text("utf-8"))
     assert found["settings"]["seeds"] == 3
