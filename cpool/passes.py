@@ -278,6 +278,8 @@ def _rows(prompts: Prompts, mask: Bool[Tensor, " B"]) -> Prompts:
     """Return the prompts of some samples; a batch axis of 1 stays."""
 
     def part(tensor: Tensor) -> Tensor:
+        if len(tensor) > 1 and tensor.stride(0) == 0:  # one row expanded; it stays one
+            return tensor[:1].expand(int(mask.sum()), *tensor.shape[1:])
         return tensor if len(tensor) == 1 else tensor[mask.to(tensor.device)]
 
     tokens = None if prompts.tokens is None else part(prompts.tokens)

@@ -180,7 +180,7 @@ class Prompter(nn.Module):
                 continue
             for layer, pair in split_prefix(values, branch.site).items():
                 layers[layer] = _join(layers.get(layer), pair)
-        joined = (torch.cat(tokens, 1) if len(tokens) > 1 else tokens[0]) if tokens else None
+        joined = _beside(tokens) if tokens else None
         return Prompts(joined, layers, _total(selections), selections, live)
 
     def forced(self, slot: int) -> Prompts:
@@ -235,6 +235,15 @@ def split_prefix(
             for i, layer in enumerate(site.layers)
         }
     return {layer: (split[:, 2 * i], split[:, 2 * i + 1]) for i, layer in enumerate(site.layers)}
+
+
+def _beside(tokens: Sequence[Float[Tensor, "B _ D"]]) -> Float[Tensor, "B N D"]:
+    """Put tokens of several branches one after the other; one row expanded stays that."""
+    if len(tokens) == 1:
+        return tokens[0]
+    if all(len(part) > 1 and part.stride(0) == 0 for part in tokens):
+        return torch.cat([part[:1] for part in tokens], 1).expand(len(tokens[0]), -1, -1)
+    return torch.cat(list(tokens), 1)
 
 
 def _join(

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cpool.errors import BackboneError
+
 __all__ = ["cache_of", "scaled"]
 
 
@@ -30,12 +32,28 @@ def scaled(logits: Float[Tensor, "... V"], config: Any) -> Float[Tensor, "... V"
 def cache_of(
     model: Any, tokens: Int[Tensor, "1 T"] | Float[Tensor, "1 T D"]
 ) -> list[tuple[Tensor, Tensor]]:
-    """Return the keys and values of a decoder, layer by layer: [1 heads T head_dim]."""
+    """Return the keys and values of a decoder, layer by layer: [1 heads T head_dim].
+
+    Raises:
+        BackboneError: a layer that keeps something else, such as the state of a recurrence.
+    """
+    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
     if tokens.is_floating_point():
         made = model(inputs_embeds=tokens, use_cache=True)
     else:
         with torch.no_grad():
             made = model(input_ids=tokens, use_cache=True)
     # transformers is giving the cache another name.
-    cache = getattr(made, "cache", None) or made.past_key_values
-    return [(layer.keys, layer.values) for layer in cache.layers]
+    cache = getattr(made, "cache", None) or getattr(made, "past_key_values", None)
+    layers = getattr(cache, "layers", None) or [None]
+    plain = (DynamicLayer, DynamicSlidingWindowLayer)
+    other = {type(layer).__name__ for layer in layers if type(layer) not in plain}
+    if other:
+        raise BackboneError(
+            expected="a decoder each of whose layers keeps keys and values of what it has read, "
+            "and nothing else",
+            got=f"{type(model).__name__}, which keeps {', '.join(sorted(other))}",
+            remedy="Use a language model such as Llama, Qwen2 or GPT-2.",
+        )
+    return [(layer.keys, layer.values) for layer in layers]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -108,28 +109,49 @@ class Backbone(FrozenModel):
         """Run the model once; return the wanted hidden states by number, and the final one.
 
         Numbers are 0 (embeddings) to L (final). The current `Call`, if any, decides which prompts
-        are put in; this is the one place where the model is called.
+        are put in; here and in `cache_of` alone the model is called.
         """
         if CALL.get() is None:
             with active(Call()):
                 return self.run(inputs, wanted)
-        if self.frozen and self.plain_model.training:
-            self.plain_model.eval()
         cache = {"use_cache": False} if self.kind == "causal" else {}
-        with self._states.captured(wanted) as states, self._guards():
+        with self._states.captured(wanted) as states, self._ready():
             final = self.model(**inputs, **cache).last_hidden_state
         if self.final_norm_path and (norm := find(self.plain_model, self.final_norm_path)):
             final = norm(final)
         states[self.num_layers] = final
         return states
 
-    def _guards(self) -> AbstractContextManager[Any]:
+    def _ready(self) -> AbstractContextManager[Any]:
+        """Put a frozen model back into evaluation; what it returns is open while it is called."""
+        if self.frozen and self.plain_model.training:
+            self.plain_model.eval()
         if not compiled(self.model):
             return nullcontext()
         # Compiled code does not look at hooks by default, and would silently drop the prompts.
         import torch._dynamo.config as dynamo
 
         return dynamo.patch(skip_nnmodule_hook_guards=False)  # type: ignore[no-any-return]
+
+    @cached_property
+    def kept_shapes(self) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] | None:
+        """Shapes of the keys and values that each layer of a decoder keeps of two tokens.
+
+        Found by one pass. None where it is no decoder, or a layer keeps something else, such as the
+        state of a recurrence.
+        """
+        # A copy that trains may drop some states out, or keep nothing under checkpointing.
+        training = [module for module in self.plain_model.modules() if module.training]
+        self.plain_model.eval()
+        try:
+            with torch.no_grad():
+                kept = self.cache_of(torch.zeros(2, dtype=torch.int64))
+        except BackboneError:
+            return None
+        finally:
+            for module in training:
+                module.training = True
+        return tuple((tuple(key.shape), tuple(value.shape)) for key, value in kept)
 
     # ---- features -----------------------------------------------------------------------------
 
@@ -256,7 +278,7 @@ class Backbone(FrozenModel):
             For each layer keys, turned to their positions, and values: [1 heads T head_dim].
 
         Raises:
-            BackboneError: no decoder.
+            BackboneError: no decoder, or one that keeps something else.
         """
         if self.kind != "causal":
             raise BackboneError(
@@ -264,10 +286,11 @@ class Backbone(FrozenModel):
                 got=f"{self.name!r} ({self.family}, {self.kind})",
                 remedy="Use a language model such as Llama, Qwen2 or GPT-2.",
             )
-        with active(Call()):
-            if tokens.is_floating_point():
-                tokens = tokens.to(self.dtype)
-            return cache_of(self.model, tokens[None].to(self.device))
+        # A copy: there are models that scale what they are given in place.
+        own = tokens.to(self.dtype) if tokens.is_floating_point() else tokens
+        own = own.to(self.device, copy=True)[None]
+        with active(Call()), self._ready():
+            return cache_of(self.model, own)
 
     def __repr__(self) -> str:
         """Say what it is in one line; the model prints itself as `backbone.model`."""

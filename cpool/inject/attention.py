@@ -25,7 +25,7 @@ def prefix_attention(
     module: nn.Module,
     query: Float[Tensor, "B heads T E"],
     key: Float[Tensor, "B H U E"],
-    value: Float[Tensor, "B H U E"],
+    value: Float[Tensor, "B H U F"],
     attention_mask: Tensor | None,
     is_causal: bool | None = None,
     **kwargs: Any,

@@ -38,10 +38,12 @@ def branched(
         The final state of each text's last token, and those of the branching tokens.
 
     Raises:
-        BackboneError: no decoder, or one that counts its positions by itself.
+        BackboneError: no decoder, one that counts its positions by itself, or one in which a token
+            reaches those after it by other ways than attention.
         DataError: more positions than the model has.
     """
     refuse_live(prompts)
+    _check_attends(backbone)
     inputs = backbone.model_inputs(batch)
     size = len(inputs["input_ids"])
     own = None if prompts is None else checked_tokens(backbone, prompts.tokens, size)
@@ -84,6 +86,16 @@ def window_of(backbone: Backbone) -> int | None:
     if not window or not used or (kinds is not None and "sliding_attention" not in kinds):
         return None
     return int(window)
+
+
+def _check_attends(backbone: Backbone) -> None:
+    """Refuse layers with a recurrence, which would carry the words of one branch into the next."""
+    if backbone.kind == "causal" and backbone.kept_shapes is None:
+        raise BackboneError(
+            expected="a decoder whose layers all attend, for labels that branch off a text",
+            got=f"{backbone.name!r} ({backbone.family}), a layer of which keeps a state",
+            remedy='Learn words: PromptTuning(answers="completions"), or use Llama, Qwen2, GPT-2.',
+        )
 
 
 def _check_window(backbone: Backbone, length: int) -> None:

@@ -24,7 +24,7 @@ from cpool.backbones import Backbone
 from cpool.backbones._call import Call, Prefix, Seen, active
 from cpool.errors import BackboneError
 
-__all__ = ["attention_layers", "prefixes"]
+__all__ = ["attention_layers", "attention_shapes", "prefixes"]
 
 Layers = Mapping[int, tuple[Float[Tensor, "B H N E"], Float[Tensor, "B H N E"]]]
 # Made when its layer runs, from the hidden state [B T D] that enters it.
@@ -44,6 +44,15 @@ def attention_layers(backbone: Backbone) -> tuple[nn.Module, ...]:
             encoder's and a decoder's (T5).
     """
     return tuple(seen.module for seen in _record(backbone))
+
+
+def attention_shapes(backbone: Backbone) -> tuple[tuple[int, int], ...]:
+    """Return the number of key-value heads and their width of each layer, in layer order.
+
+    Raises:
+        BackboneError: as `attention_layers`.
+    """
+    return tuple((seen.heads, seen.head_dim) for seen in _record(backbone))
 
 
 def _record(backbone: Backbone) -> tuple[Seen, ...]:

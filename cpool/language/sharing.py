@@ -1,13 +1,17 @@
 """What all rows of a batch begin with, words or a prompt, run once instead of once a row."""
 
 from itertools import takewhile
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from cpool.backbones import Backbone
 from cpool.backbones._inputs import Batch
+from cpool.errors import BackboneError
+from cpool.inject._checks import checked_tokens
 from cpool.inject.branching import window_of
+from cpool.inject.prefix import attention_shapes
 from cpool.prompter import Prompts
 
 __all__ = ["prompt_once", "read_once"]
@@ -25,7 +29,7 @@ def prompt_once(backbone: Backbone, prompts: Prompts | None, rows: int) -> Promp
     and text of each row computes, for fewer tokens: N + B·T in place of B·(N + T).
 
     Args:
-        backbone: a frozen decoder.
+        backbone: a frozen language model.
         prompts: of the batch; shared are tokens of a batch axis of 1 or expanded from one row.
             Without gradients equal values are enough; with them two slots that are equal by chance
             must each get their own.
@@ -33,13 +37,15 @@ def prompt_once(backbone: Backbone, prompts: Prompts | None, rows: int) -> Promp
     """
     if prompts is None or prompts.tokens is None or prompts.layers or prompts.live:
         return prompts
-    tokens = prompts.tokens
+    tokens = checked_tokens(backbone, prompts.tokens, rows)
+    if tokens is None:
+        return prompts
     length, limit = tokens.shape[1], backbone.position_limit
     if (rows - 1) * length < SAVED or not _lasting(backbone):
         return prompts
     if limit is not None and length >= limit:
         return prompts  # no word fits behind it: who runs the rows says so
-    same = len(tokens) == 1 or tokens.stride(0) == 0
+    same = tokens.stride(0) == 0
     if not same and not torch.is_grad_enabled():
         same = torch.equal(tokens, tokens[:1].expand_as(tokens))
     if not same:
@@ -81,9 +87,30 @@ def read_once(backbone: Backbone, batch: Batch) -> tuple[Batch, Prompts | None]:
     return made, Prompts(None, layers, torch.zeros((), device=ids.device), {})
 
 
+_LASTING: WeakKeyDictionary[Backbone, bool] = WeakKeyDictionary()
+
+
 def _lasting(backbone: Backbone) -> bool:
-    """Tell whether a prefix is what tokens are: in a sliding window it would stay in sight."""
-    return backbone.kind == "causal" and window_of(backbone) is None
+    """Tell whether a prefix of keys and values is to a decoder what the tokens are.
+
+    In a sliding window it would stay in sight, a recurrent layer keeps a state beside it, and
+    LongRoPE turns keys by the length of the pass.
+    """
+    if backbone.kind != "causal" or window_of(backbone) is not None:
+        return False
+    if backbone not in _LASTING:
+        _LASTING[backbone] = _keeps_all(backbone)
+    return _LASTING[backbone]
+
+
+def _keeps_all(backbone: Backbone) -> bool:
+    if "longrope" in repr(getattr(backbone.plain_model.config, "rope_parameters", None)):
+        return False
+    try:
+        shapes = attention_shapes(backbone)
+    except BackboneError:
+        return False
+    return backbone.kept_shapes == tuple(((1, heads, 2, width),) * 2 for heads, width in shapes)
 
 
 def _padded(rows: list[list[int]], width: int, like: Tensor, fill: int | None = None) -> Tensor:

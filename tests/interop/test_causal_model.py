@@ -77,7 +77,8 @@ def test_the_loss_is_that_of_the_completion_after_the_prompt(kind, side, what, m
     apart, whole = [], Backbone.cache_of
     monkeypatch.setattr(Backbone, "cache_of", lambda *a: apart.append(len(a[1])) or whole(*a))
     found = model(**moved, query=query)
-    assert apart == ([9] if what == "long" else [])
+    # With two tokens a model is tried out, once.
+    assert [length for length in apart if length > 2] == ([9] if what == "long" else [])
     torch.testing.assert_close(found.loss.double(), expected, atol=1e-5, rtol=1e-5)
     assert found.logits.shape == (*moved["input_ids"].shape, model.config.vocab_size)
     (wanted,) = torch.autograd.grad(expected, block)

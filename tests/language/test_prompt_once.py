@@ -5,14 +5,17 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
 
 from cpool import Learner
-from cpool.backbones import Backbone
+from cpool.backbones import Backbone, wrap_model
+from cpool.errors import BackboneError
 from cpool.language import label_trie, score_completions, score_labels
 from cpool.language.sharing import prompt_once
 from cpool.methods import PrefixTuning, PromptTuning
-from cpool.prompter import Prompts
+from cpool.passes import _rows
+from cpool.prompter import Prompts, _beside
 from tests import tiny
 
 LABELS = ("red cat", "red dog runs", "blue", "red dog", "blue bird flies in", "house")
@@ -28,7 +31,8 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     whole = Backbone.cache_of
 
     def counted(self: Backbone, tokens: Tensor) -> Any:
-        lengths.append(len(tokens))
+        if len(tokens) > 2:  # with two a model is tried out, once
+            lengths.append(len(tokens))
         return whole(self, tokens)
 
     monkeypatch.setattr(Backbone, "cache_of", counted)
@@ -167,3 +171,145 @@ def test_a_prefix_needs_no_pass_of_its_own(passes: list[int]) -> None:
     learner.model.name_classes(LABELS[:2])
     learner.fit_task(([*TEXTS, "a dog"], [0, 1, 0, 1]), "first")
     assert not passes
+
+
+OTHERS: dict[str, dict[str, Any]] = {
+    # A state beside keys and values; layers with a state alone; no attention interface; keys and
+    # values of two widths.
+    "falcon_h1": {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_ssm": 64, "mamba_n_groups": 1}
+    | {"mamba_d_state": 4, "head_dim": 8},
+    "lfm2": {"full_attn_idxs": [1]},
+    "gpt_neo": {"num_layers": 2, "num_heads": 4, "attention_types": [[["global"], 2]]},
+    "deepseek_v2": {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8}
+    | {"qk_rope_head_dim": 4, "v_head_dim": 8, "first_k_dense_replace": 2}
+    | {"num_key_value_heads": 4, "head_dim": 4},
+}
+
+
+def other(family: str) -> Backbone:
+    """Return a random decoder of a family whose layers keep something else."""
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    size |= {"num_key_value_heads": 2, "intermediate_size": 64, "max_position_embeddings": 128}
+    words = tiny.tokenizer(special=False)
+    ids = {"vocab_size": len(words), "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    config = transformers.AutoConfig.for_model(family, **(size | ids | OTHERS[family]))
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.dim() > 1 and "norm" not in name:
+                weight.normal_(0.0, 0.2)
+    return wrap_model(model, words, name=family)
+
+
+RECURRENT = ("falcon_h1", "lfm2")
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_where_a_layer_keeps_something_else_the_prompt_stays_in_its_rows(family: str) -> None:
+    backbone = other(family)
+    prompt = of(torch.randn(1, LENGTH, backbone.hidden_size))
+    assert prompt_once(backbone, prompt, 3) is prompt
+    together = score_completions(backbone, backbone.prepare(TEXTS, completions=SAID), prompt)
+    for row, (text, said) in enumerate(zip(TEXTS, SAID, strict=True)):
+        batch = backbone.prepare([text], completions=[said])
+        alone = score_completions(backbone, batch, prompt)
+        torch.testing.assert_close(together[row], alone[0], atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", [family for family in OTHERS if family not in RECURRENT])
+@pytest.mark.parametrize("prompted", [True, False])
+def test_labels_are_scored_in_rows_there(family: str, prompted: bool) -> None:
+    backbone = other(family)
+    prompt = of(torch.randn(1, LENGTH, backbone.hidden_size)) if prompted else None
+    begin = "my card is in the house please send help now " * 2
+    trie = label_trie(LABELS, backbone.processor)
+    with torch.no_grad():
+        batch = backbone.prepare([begin + text for text in TEXTS])
+        together = score_labels(backbone, batch, prompt, trie)
+        for row, text in enumerate(TEXTS):
+            alone = score_labels(backbone, backbone.prepare([begin + text]), prompt, trie)
+            torch.testing.assert_close(together[row], alone[0], atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", RECURRENT)
+def test_labels_do_not_branch_off_where_a_layer_has_a_state(family: str) -> None:
+    """It would go from the words of one label into those of the next."""
+    with pytest.raises(BackboneError, match=r"whose layers all attend.*completions"):
+        labels(other(family), of(torch.randn(1, LENGTH, 32)), "right")
+
+
+def test_a_trial_leaves_a_copy_that_trains_as_it_was() -> None:
+    backbone = tiny.new("gpt2").trainable_copy()
+    backbone.plain_model.train()
+    backbone.plain_model.h[0].eval()
+    modes = [module.training for module in backbone.plain_model.modules()]
+    state = torch.random.get_rng_state()
+    assert (
+        backbone.kept_shapes == (((1, tiny.HEADS, 2, tiny.WIDTH // tiny.HEADS),) * 2,) * tiny.DEPTH
+    )
+    assert [module.training for module in backbone.plain_model.modules()] == modes
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("family", RECURRENT)
+def test_keys_and_values_are_not_given_out_where_they_are_not_all(family: str) -> None:
+    with pytest.raises(BackboneError, match=r"and nothing else; got .*Linear"):
+        other(family).cache_of(torch.tensor([4, 5, 6]))
+
+
+def test_keys_that_are_turned_by_the_length_of_the_pass_are_not_shared() -> None:
+    model = tiny.language_model("llama")
+    model.config.rope_parameters = {"rope_type": "longrope", "rope_theta": 10000.0}
+    backbone = wrap_model(model, tiny.tokenizer(special=False))
+    prompt = of(torch.randn(1, LENGTH, backbone.hidden_size))
+    assert prompt_once(backbone, prompt, 3) is prompt
+
+
+def test_a_frozen_model_that_somebody_put_into_training_is_run_as_frozen() -> None:
+    backbone = tiny.new("gpt2")
+    expected = labels(backbone, of(torch.ones(1, LENGTH, backbone.hidden_size)), "right")
+    backbone.plain_model.train()
+    found = labels(backbone, of(torch.ones(1, LENGTH, backbone.hidden_size)), "right")
+    assert torch.equal(found, expected)
+    backbone.plain_model.train()
+    kept = backbone.cache_of(torch.tensor([4, 5, 6]))
+    assert not backbone.plain_model.training
+    assert torch.equal(kept[-1][0], backbone.cache_of(torch.tensor([4, 5, 6]))[-1][0])
+
+
+@pytest.mark.parametrize("shape", [(1, LENGTH, 5), (4, LENGTH, tiny.WIDTH), (LENGTH, tiny.WIDTH)])
+def test_prompts_of_a_wrong_shape_are_refused_before_they_are_run(shape: tuple[int, ...]) -> None:
+    with torch.no_grad(), pytest.raises(BackboneError, match=r"prompt tokens \[3 N 32\]"):
+        labels(tiny.backbone("llama"), of(torch.zeros(shape)), "right")
+
+
+def test_the_prompt_that_is_run_is_a_copy() -> None:
+    """There are models that scale their inputs in place."""
+    backbone = tiny.new("llama")
+    prompt = torch.randn(1, LENGTH, backbone.hidden_size)
+    before = prompt.clone()
+
+    def scaled(module: Any, args: Any, kwargs: Any) -> Any:
+        if "inputs_embeds" in kwargs:
+            kwargs["inputs_embeds"].mul_(2.0)
+        return args, kwargs
+
+    backbone.plain_model.register_forward_pre_hook(scaled, with_kwargs=True)
+    with torch.no_grad():
+        labels(backbone, of(prompt), "right")
+    assert torch.equal(prompt, before)
+
+
+def test_one_row_expanded_stays_that_when_rows_are_split_and_branches_joined() -> None:
+    tokens = torch.randn(1, LENGTH, 4).expand(6, -1, -1)
+    part = _rows(of(tokens), torch.tensor([True, False, True, True, False, False]))
+    assert part.tokens is not None
+    assert part.tokens.stride(0) == 0
+    assert torch.equal(part.tokens, tokens[:3])
+    more = torch.randn(1, 2, 4).expand(6, -1, -1)
+    joined = _beside([tokens, more])
+    assert joined.stride(0) == 0
+    assert torch.equal(joined, torch.cat([tokens, more], 1))
+    mixed = torch.randn(6, 2, 4)
+    assert torch.equal(_beside([tokens, mixed]), torch.cat([tokens, mixed], 1))

@@ -10,7 +10,7 @@ from torch import Tensor
 from cpool.backbones import Backbone, wrap_model
 from cpool.errors import BackboneError, DataError
 from cpool.inject import encode
-from cpool.language import label_trie, score_labels, scoring
+from cpool.language import label_trie, score_labels, scoring, sharing
 from cpool.prompter import Prompts
 from tests import tiny
 
@@ -72,7 +72,8 @@ def test_what_all_texts_begin_with_is_run_once_and_scores_stay(kind, side, monke
     lengths = []
 
     def counted(self, ids):
-        lengths.append(len(ids))
+        if len(ids) > 2:  # with two a model is tried out, once
+            lengths.append(len(ids))
         return whole(self, ids)
 
     whole = Backbone.cache_of
@@ -96,8 +97,9 @@ def test_what_all_texts_begin_with_is_run_once_and_scores_stay(kind, side, monke
 
 def test_nothing_is_run_apart_where_that_would_change_something(monkeypatch) -> None:
     """Under gradients, behind prompts, for one row, for a short beginning, in a sliding window."""
-    monkeypatch.setattr(Backbone, "cache_of", lambda self, ids: pytest.fail("run apart"))
     backbone = tiny.backbone("llama")
+    assert sharing._lasting(backbone)
+    monkeypatch.setattr(Backbone, "cache_of", lambda self, ids: pytest.fail("run apart"))
     trie = label_trie(LABELS, backbone.processor)
     begin = "my card is in the house please send help now " * 2
     batch = backbone.prepare([begin + text for text in TEXTS])
