@@ -53,14 +53,14 @@ prompt together. **ms**: of a request that comes alone, from `python benchmarks/
 """
 
 TRAINING = """\
-Rows that take at least a second. **s**: of one core; those of prompt tuning were measured
-when a step still ran the prompt in each row. **energy**: an estimate, these seconds times {watts:g}
-W, about what a busy core of a server draws; nothing was metered. **TFLOP**: operations of all
-training steps, counted by torch in one of them, which runs the prompt once for its four rows.
-**step**: its time as a share of full fine-tuning's, in turns in one process; full fine-tuning and LoRA
-run in float32, which is fast on some CPUs where bfloat16 is not. **memory**: the peak of a process that
-trains with four queries a step, without what the libraries take. The last three are from
-`python benchmarks/speed/tuning.py`.
+Rows that take at least a second. **s**: of one core; those of prompt tuning were measured when a
+step still ran the prompt in each row. **energy**: an estimate, these seconds times {watts:g} W,
+about what a busy core of a server draws; nothing was metered. **TFLOP**: operations of all training
+steps, counted by torch in one of them, which runs the prompt once for its four rows. **step**: its
+time as a share of full fine-tuning's, in turns in one process; full fine-tuning and LoRA run in
+float32, which is fast on some CPUs where bfloat16 is not. **memory**: the peak of a process that
+trains with four queries a step, without what the libraries take. The last three are from `python
+benchmarks/speed/tuning.py`.
 """
 
 
