@@ -13,7 +13,7 @@ def keep(folder: Path, results: Path) -> None:
 
     Args:
         folder: of the process.
-        results: of its experiment.
+        results: of its experiment or study.
     """
     if not any((folder / name).is_file() for name in ("results.json", "search.json")):
         return
@@ -22,6 +22,8 @@ def keep(folder: Path, results: Path) -> None:
     for name in FILES:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, target / name)
+    if (folder / "diagnostics").is_dir():  # a study may be about these
+        shutil.copytree(folder / "diagnostics", target / "diagnostics", dirs_exist_ok=True)
 
 
 def restore(folder: Path, results: Path) -> None:

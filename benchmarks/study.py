@@ -1,6 +1,7 @@
 """Run the studies of benchmarks/studies, and make the page of what they found.
 
     python -m benchmarks.study benchmarks/studies/masking.toml    run one; stop and go on at will
+    python -m benchmarks.study --jobs 2 FILE                      two variations at a time
     python -m benchmarks.study --again FILE                       measure all of it anew
     python -m benchmarks.study --page                             write the page and its plots
     python -m benchmarks.study --check                            status 1 when they are out of date
@@ -8,20 +9,27 @@
 Each variation is an experiment in runs/studies/<name>/<k>, whose finished runs are not done again.
 After each panel benchmarks/results/studies/<name>.json and the plot are written, with the panels
 that are done; the page names those that are not. A panel that the file has with the same settings
-and seeds is not measured again.
+and seeds is not measured again. What is finished of other panels lies beside that file, in
+<name>/parts: with that, another machine goes on.
 """
 
 import argparse
+import multiprocessing
+import shutil
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+from benchmarks import parts
 from benchmarks.study_file import Cell, Study, read_study
 from benchmarks.study_page import page
 from benchmarks.study_plot import plot_svg
 from benchmarks.study_results import panels_kept, points_of, study_document
 from cpool._io import read_json, write_bytes, write_json
+from cpool.cli.guard import terminable
 from cpool.errors import CpoolError
 from cpool.experiment.folder import RunFolder
 from cpool.experiment.overrides import parse_seeds
@@ -41,6 +49,8 @@ def run_study(
     seeds: list[int] | None = None,
     on_panel: Callable[[dict[str, Any]], None] = lambda document: None,
     before: dict[str, Any] | None = None,
+    beside: Path | None = None,
+    jobs: int = 1,
 ) -> dict[str, Any]:
     """Run all variations that are not done yet, and return the study's document.
 
@@ -50,6 +60,8 @@ def run_study(
         seeds: instead of those of the file.
         on_panel: called after each panel, with the document of the panels so far.
         before: the document of an earlier run, whose panels are taken from it.
+        beside: where the finished runs of unfinished panels are kept, if anywhere.
+        jobs: variations at a time, each in a process of its own.
 
     Raises:
         CpoolError: whatever will not work; all experiments are checked before the first is run.
@@ -68,9 +80,13 @@ def run_study(
         print(f"taken from the results: {', '.join(sorted(kept)) or 'all'}", flush=True)
     cells = [cell for cell in every if cell.panel not in kept]
     taken = len(every) - len(cells)
+    if jobs > 1:
+        # Started anew, not copied: threads of torch do not outlive a fork.
+        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+            list(pool.map(_run, cells, *map(repeat, (work, len(every), beside))))
     for place, cell in enumerate(cells, 1):
         folder = RunFolder(work / str(cell.number))
-        results = _run(cell, folder, len(every))
+        results = _run(cell, work, len(every), beside)
         keys = [(run["label"], run["seed"]) for run in results["runs"]]
         drawn = {key: folder.diagnostics(*key) for key in keys}
         found = {key: read_json(file) if file.is_file() else None for key, file in drawn.items()}
@@ -90,19 +106,32 @@ def run_study(
                 seconds=seconds,
             )
             on_panel(document)
+            if beside is not None:
+                for done in (done for done in cells if done.panel == cell.panel):
+                    shutil.rmtree(beside / "parts" / str(done.number), ignore_errors=True)
+    if beside is not None:
+        shutil.rmtree(beside, ignore_errors=True)
     return document
 
 
-def _run(cell: Cell, folder: RunFolder, total: int) -> dict[str, Any]:
-    where = f"[{cell.number + 1}/{total}] {cell.panel} {cell.x}".rstrip()
+def _run(cell: Cell, work: Path, total: int, beside: Path | None) -> dict[str, Any]:
+    number = f"[{cell.number + 1}/{total}]"
+    folder = RunFolder(work / str(cell.number))
     runner = Runner(cell.experiment, folder, resume=True)
-    print(f"{where}: {len(runner.jobs) - runner.finished} of {len(runner.jobs)} runs", flush=True)
+    left = len(runner.jobs) - runner.finished
+    name = f"{number} {cell.panel} {cell.x}".rstrip()
+    print(f"{name}: {left} of {len(runner.jobs)} runs", flush=True)
 
     def said(job: Any, record: dict[str, Any]) -> None:
-        accuracy = record["average_accuracy"]
-        print(f"    {job.entry.label}, seed {job.seed}: {100 * accuracy:.2f} %", flush=True)
+        accuracy = 100 * record["average_accuracy"]
+        print(f"    {number} {job.entry.label}, seed {job.seed}: {accuracy:.2f} %", flush=True)
 
-    return runner.run(said)
+    try:
+        with terminable():
+            return runner.run(said)
+    finally:
+        if beside is not None:
+            parts.keep(folder.path, beside)
 
 
 def _stream(results: dict[str, Any]) -> dict[str, Any]:
@@ -156,6 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("files", nargs="*", type=Path, help="benchmarks/studies/<name>.toml")
     parser.add_argument("--seeds", type=parse_seeds, help="instead of those of the file: 0,1,2")
+    parser.add_argument("--jobs", type=int, default=1, help="variations at a time")
     parser.add_argument("--again", action="store_true", help="measure panels anew that are there")
     parser.add_argument("--work", type=Path, default=WORK, help="folder of the experiments")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
@@ -179,7 +209,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 write_bytes(plot_path(document["name"], args.assets), plot_svg(document).encode())
 
             before = read_json(path) if path.is_file() and not args.again else None
-            run_study(study, args.work / study.name, args.seeds, keep, before)
+            work, beside = args.work / study.name, args.results / study.name
+            if not args.again:
+                for cell in study.cells(work, args.seeds):
+                    parts.restore(work / str(cell.number), beside)
+            with terminable():
+                run_study(study, work, args.seeds, keep, before, beside, args.jobs)
     except CpoolError as error:
         sys.exit(f"{error}")
     except KeyboardInterrupt:

@@ -105,7 +105,10 @@ def test_a_study_runs_every_variation_in_every_panel_and_goes_on(write, tmp_path
     monkeypatch.setattr(Runner, "_one", one)
     with pytest.raises(SystemExit, match="what is finished is kept"):
         study.main([str(file), *words])
-    assert not (tmp_path / "results").exists()
+    # What is finished is beside where the document will be.
+    first = tmp_path / "results" / "slots" / "parts" / "0"
+    assert len(json.loads((first / "results.json").read_text(encoding="utf-8"))["runs"]) == 4
+    assert not (tmp_path / "results" / "slots.json").exists()
     stops[0] = 9  # in the second panel
     with pytest.raises(SystemExit, match="what is finished is kept"):
         study.main([str(file), *words])
@@ -114,10 +117,12 @@ def test_a_study_runs_every_variation_in_every_panel_and_goes_on(write, tmp_path
     assert part["experiments"] == 2
     assert "Not run yet: one." in page([part])
     stops.clear()
-    # On another machine only the panel that is missing is measured.
+    # On another machine only what is missing of the second panel is measured.
     had = len(done)
+    assert sorted(p.name for p in (tmp_path / "results" / "slots" / "parts").iterdir()) == ["2"]
     study.main([str(file), "--work", str(tmp_path / "third"), *words[2:]])
-    assert len(done) - had == 2 * 2 * 2
+    assert len(done) - had == 2 * 2 * 2 - 1
+    assert not (tmp_path / "results" / "slots").exists()
     grown = json.loads((tmp_path / "results" / "slots.json").read_text(encoding="utf-8"))
     assert [p["panel"] for p in grown["points"]] == ["two tasks"] * 8 + ["one"] * 8
     assert grown["points"][:8] == part["points"] and grown["experiments"] == 4
@@ -159,6 +164,19 @@ def test_a_study_runs_every_variation_in_every_panel_and_goes_on(write, tmp_path
             )
             assert (point["usage_entropy"] is None) == (run["label"] == "ncm")
     assert next(points, None) is None
+
+
+def test_variations_side_by_side_are_those_one_after_another(write, tmp_path):
+    file, documents = write(), []
+    for jobs in ("1", "2"):
+        folder = tmp_path / jobs
+        words = ["--work", str(folder / "work"), "--results", str(folder), "--assets", str(folder)]
+        study.main([str(file), "--jobs", jobs, *words])
+        documents.append(json.loads((folder / "slots.json").read_text(encoding="utf-8")))
+        assert not (folder / "slots").exists()
+    for document in documents:
+        document.pop("seconds")
+    assert documents[0] == documents[1]
 
 
 def test_usage_entropy_by_hand():
