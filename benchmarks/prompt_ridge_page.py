@@ -253,13 +253,18 @@ def content() -> str:
     return page(found, RESULTS / "prompt-ridge-search")
 
 
+def write() -> None:
+    """Write the page, and say which."""
+    write_bytes(PAGE, content().encode())
+    print(PAGE.relative_to(ROOT))
+
+
 def main() -> None:
     """Write the page, or compare it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
     if not parser.parse_args().check:
-        write_bytes(PAGE, content().encode())
-        print(PAGE.relative_to(ROOT))
+        write()
     elif not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != content():
         sys.exit(f"{PAGE.relative_to(ROOT)} is out of date: run python -m {__spec__.name}")
 

@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks import merge_seeds, parts, tables
+from benchmarks import merge_seeds, parts, prompt_ridge_page, tables
 from cpool.cli.guard import terminable
 from cpool.errors import CpoolError
 from cpool.experiment.config import Experiment
@@ -204,6 +204,7 @@ def main() -> None:
         sys.exit("Stopped; what is finished is kept. Give the same command to go on.")
     if args.results == tables.RESULTS:
         tables.write()
+        prompt_ridge_page.write()  # has every experiment, too
     faults |= {plan.name: plan.error for plan in plans if plan.error is not None}
     for name, error in faults.items():
         print(f"{name}: {error}", file=sys.stderr)
