@@ -59,8 +59,8 @@ about what a busy core of a server draws; nothing was metered. **TFLOP**: operat
 steps, counted by torch in one of them, which runs the prompt once for its four rows. **step**: its
 time as a share of full fine-tuning's, in turns in one process; full fine-tuning and LoRA run in
 float32, which is fast on some CPUs where bfloat16 is not. **memory**: the peak of a process that
-trains with four queries a step, without what the libraries take. The last three are from `python
-benchmarks/speed/tuning.py`.
+trains with four queries a step, without what the libraries take. The last three are from
+`python benchmarks/speed/tuning.py`.
 """
 
 
