@@ -39,7 +39,8 @@ class LabelWords:
             raise ConfigError(
                 expected="a backbone with a tokenizer, whose words labels are",
                 got=f"{type(tokenizer).__name__}",
-                remedy="Give one to `wrap_model(model, tokenizer)`.",
+                remedy="Use a language model; to a model of your own give its tokenizer with "
+                "`wrap_model(model, tokenizer)`.",
             )
         self.tokenizer, self.before, self.end = tokenizer, before, end
         self.names = None if names is None else tuple(names)
