@@ -17,7 +17,14 @@ from benchmarks.projection import OUT as PROJECTION
 from benchmarks.recycling import OUT as RECYCLING
 from cpool._io import read_json
 
-__all__ = ["gains", "projection", "transfer", "universal"]
+__all__ = ["equal", "gains", "projection", "transfer", "universal"]
+
+UNIVERSAL = {
+    "transfer": "the prompt of one domain",
+    "shared": "one prompt, trained on three domains in turn",
+    "multitask": "P* of multitask prompt tuning",
+    "taught": "the same, with teachers",
+}
 
 Row = Mapping[str, Any]
 
@@ -110,20 +117,56 @@ def universal(document: Row) -> list[str]:
     """Return the table of the last domain, after prompts that learned the others together."""
     rows = document["rows"]
     last = next(row["target"] for row in rows if row["kind"] == "shared")
-    words = {
-        "scratch": "drawn words",
-        "transfer": "the prompt of one domain",
-        "shared": "one prompt, trained on three domains in turn",
-        "multitask": "P* of multitask prompt tuning",
-        "taught": "the same, with teachers",
-    }
     return _lines(
         "start",
         {
             said: [row for row in rows if (row["kind"], row["target"]) == (kind, last)]
-            for kind, said in words.items()
+            for kind, said in {"scratch": "drawn words", **UNIVERSAL}.items()
         },
     )
+
+
+def equal(document: Row) -> list[str]:
+    """Return the table of the steps to what the last domain has with drawn words.
+
+    Between two numbers of steps the mean curve counts as straight. A start that is not as accurate
+    at any of them has a dash.
+    """
+    rows = document["rows"]
+    last = next(row["target"] for row in rows if row["kind"] == "shared")
+    wanted = _mean(row for row in rows if (row["kind"], row["target"]) == ("scratch", last))
+    marks = [mark for mark in wanted if mark > 0]
+    columns = [f"{mark}: {100 * wanted[mark]:.1f} %" for mark in marks]
+    lines = [f"| start | {' | '.join(columns)} |", "|---|" + "---:|" * len(marks)]
+    for kind, said in UNIVERSAL.items():
+        has = _mean(row for row in rows if (row["kind"], row["target"]) == (kind, last))
+        found = [_steps_to(has, wanted[mark]) for mark in marks]
+        cells = ["–" if steps is None else f"{steps:.0f}" for steps in found]
+        lines.append(f"| {said} | {' | '.join(cells)} |")
+    return lines
+
+
+def _mean(rows: Iterable[Row]) -> dict[int, float]:
+    """Return steps → mean accuracy over the seeds; in a seed, over what started there."""
+    rows = list(rows)
+    found = {}
+    for mark in rows[0]["accuracy"]:
+        values = _by_seed(rows, lambda row, mark=mark: row["accuracy"][mark])
+        found[int(mark)] = float(np.mean(list(values.values())))
+    return found
+
+
+def _steps_to(curve: Mapping[int, float], level: float) -> float | None:
+    """Return when a curve is first at a level, None where it never is."""
+    before: tuple[int, float] | None = None
+    for mark, value in curve.items():
+        if value >= level:
+            if before is None:
+                return float(mark)
+            share = (level - before[1]) / (value - before[1])
+            return before[0] + share * (mark - before[0])
+        before = mark, value
+    return None
 
 
 def tables(folder: Path | None = None) -> list[list[str]]:
@@ -135,7 +178,7 @@ def tables(folder: Path | None = None) -> list[list[str]]:
     found = []
     for path, makers in (
         (PROJECTION, [projection]),
-        (RECYCLING, [transfer, lambda document: gains(document, "10"), universal]),
+        (RECYCLING, [transfer, lambda document: gains(document, "10"), universal, equal]),
     ):
         file = path if folder is None else folder / path.name
         if file.is_file():

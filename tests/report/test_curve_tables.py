@@ -1,6 +1,6 @@
 """Tables of accuracy on the way through training, from rows made by hand."""
 
-from benchmarks.curve_tables import gains, projection, tables, transfer, universal
+from benchmarks.curve_tables import equal, gains, projection, tables, transfer, universal
 from cpool._io import write_json
 
 
@@ -65,6 +65,27 @@ def test_the_last_domain_stands_alone_in_its_table():
     ]
 
 
+def test_steps_to_equal_accuracy():
+    # With drawn words d goes from 30 to 75 %; one prompt from 0 to 65, never 75; the shared
+    # one from 40 to 80, P* from 40 to 90, taught from 50 to 90.
+    assert equal(recycled()) == [
+        "| start | 10: 75.0 % |",
+        "|---|---:|",
+        "| the prompt of one domain | – |",
+        "| one prompt, trained on three domains in turn | 9 |",
+        "| P* of multitask prompt tuning | 7 |",
+        "| the same, with teachers | 6 |",
+    ]
+
+
+def test_a_start_that_is_there_at_once_needs_no_step():
+    document = recycled()
+    for made in document["rows"]:
+        if made["kind"] == "taught":
+            made["accuracy"] = {"0": 0.8, "10": 0.7}
+    assert equal(document)[-1] == "| the same, with teachers | 0 |"
+
+
 def test_the_tables_of_a_folder_are_of_what_is_there(tmp_path):
     assert tables(tmp_path) == []
     rows = [
@@ -78,4 +99,4 @@ def test_the_tables_of_a_folder_are_of_what_is_there(tmp_path):
     assert table == projection({"rows": rows}) and len(table) == 8
     assert table[2] == "| SmolLM2, from its own start | 50.0 ± 0.0 | 90.0 ± 0.0 |"
     write_json(tmp_path / "recycling.json", recycled())
-    assert len(tables(tmp_path)) == 4
+    assert len(tables(tmp_path)) == 5
