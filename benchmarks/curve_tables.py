@@ -108,7 +108,8 @@ def gains(document: Row, mark: str) -> list[str]:
                 for row in rows
                 if (row["kind"], row["source"], row["target"]) == ("transfer", source, target)
             ]
-            cells.append(f"{np.mean(found):+.1f}".replace("-", "−") if found else "")
+            gain = float(round(np.mean(found), 1) + 0.0) if found else None  # −0.0 becomes 0.0
+            cells.append("" if gain is None else f"{gain:+.1f}".replace("-", "−"))
         lines.append(f"| {source.replace('_', ' ')} | {' | '.join(cells)} |")
     return lines
 
