@@ -269,7 +269,7 @@ class PromptedModel(PromptedNetwork):
             StateError: before `begin_task`, or with a task that was not begun.
             DataError: labels of classes that no task announced.
         """
-        output = self.answer(batch, task)
+        output = self.answer(batch, task, whole=any(r.needs_logits for r in self.each_rule()))
         if output.loss is None or not self.training or not self.rules:
             return output
         losses = dict(output.losses)

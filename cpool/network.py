@@ -1,6 +1,7 @@
 """PromptedNetwork: from a batch to features, logits and loss; what a model computes."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -215,6 +216,7 @@ class PromptedNetwork(nn.Module):
         task: int | None = None,
         *,
         mask: Literal["task", "seen"] | None = None,
+        whole: bool = True,
     ) -> Output:
         """Answer a batch as `forward` does, but without the rules.
 
@@ -222,17 +224,22 @@ class PromptedNetwork(nn.Module):
             batch: as for `forward`.
             task: as for `forward`.
             mask: classes that compete in the cross-entropy; the model's own choice by default.
+            whole: in training, give logits also to classes that do not compete. Where labels are
+                scored by words, False saves their tokens, and their logits are −inf.
         """
         self.check_task(task)
-        features, prompts = self._features(batch, task)
-        logits = self._logits(features, prompts)
         allowed = self._allowed(task)
+        alone = allowed is not None and (not self.training or (mask or self.mask) == "task")
+        spared = not self.training or (not whole and "labels" in batch)
+        only = self.tasks[task] if task is not None and alone and spared else None
+        features, prompts = self._features(batch, task, only)
+        logits = self._logits(features, prompts)
         losses: dict[str, Tensor] = {}
         loss = None
         if "labels" in batch:
             target = self.head.columns(checked_labels(self._on_device(batch["labels"])))
             competing = logits.float()
-            if allowed is not None and (not self.training or (mask or self.mask) == "task"):
+            if allowed is not None and alone:
                 if not bool(allowed[target].all()):
                     raise DataError(
                         expected=f"labels of task {task}, {list(self.tasks[task or 0])}",
@@ -299,10 +306,11 @@ class PromptedNetwork(nn.Module):
         return query
 
     def _features(
-        self, batch: Mapping[str, Tensor], task: int | None
+        self, batch: Mapping[str, Tensor], task: int | None, only: Sequence[int] | None = None
     ) -> tuple[Float[Tensor, "B F"], Prompts | None]:
         if self.trunk is not None:
-            return self.passes.unprompted(batch, self._trunk_features), None
+            run = partial(self._trunk_features, only=only)
+            return self.passes.unprompted(batch, run), None
         query = self.query(batch) if self.needs_query else None
         if self.plain:
             assert query is not None
@@ -318,13 +326,15 @@ class PromptedNetwork(nn.Module):
             if name in batch:
                 parts.append(self._on_device(batch[name]))
                 continue
-            features, prompts = self.passes.run(batch, prompts)
+            features, prompts = self.passes.run(batch, prompts, only)
             parts.append(features)
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1), prompts
 
-    def _trunk_features(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "B F"]:
+    def _trunk_features(
+        self, batch: Mapping[str, Tensor], only: Sequence[int] | None = None
+    ) -> Float[Tensor, "B F"]:
         assert self.trunk is not None
-        words = scored(self.readout, self.trunk, batch, None)
+        words = scored(self.readout, self.trunk, batch, None, only)
         return self.trunk.features(batch) if words is None else words
 
     def _allowed(self, task: int | None) -> Bool[Tensor, " C"] | None:

@@ -16,7 +16,8 @@ class Output:
     """What a prompted model answers for a batch.
 
     Attributes:
-        logits: [B C]; column j is class `model.classes[j]`.
+        logits: [B C]; column j is class `model.classes[j]`. It is −inf where a class does not
+            compete at test and, where labels are scored by words, also in a step of training.
         loss: cross-entropy plus the policies' losses; None without labels.
         losses: the terms of the loss by name.
         selections: branch name → which slots each sample got.

@@ -5,7 +5,7 @@ the learner keeps its features: a frozen prompt costs one pass a sample, not one
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -150,19 +150,30 @@ class Passes:
         return self.prompter.forced(int(slot))
 
     def run(
-        self, batch: Mapping[str, Tensor], prompts: Prompts | None
+        self,
+        batch: Mapping[str, Tensor],
+        prompts: Prompts | None,
+        only: Sequence[int] | None = None,
     ) -> tuple[Float[Tensor, "B F"], Prompts | None]:
         """Run the model once with these prompts, and return the features and what was chosen.
 
         Samples that no slot fits run in a pass of their own, without any prompt. Where several
         processes share the pass, each runs its rows, and all get the features of all; prompts that
         are made in the pass are chosen by all rows, so that there every process runs the whole.
+
+        Args:
+            batch: B samples.
+            prompts: theirs.
+            only: the classes that compete, where labels are scored by words (`scored`).
         """
         size = _size(batch)
         if self.processes.count == 1 or size is None or (prompts is not None and prompts.live):
-            return self._some(batch, prompts)
-        some = self._shared(batch, prompts, size, lambda rows, own: self._some(rows, own)[0])
-        return some, prompts
+            return self._some(batch, prompts, only)
+
+        def some(rows: Mapping[str, Tensor], own: Prompts | None) -> Tensor:
+            return self._some(rows, own, only)[0]
+
+        return self._shared(batch, prompts, size, some), prompts
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -204,12 +215,15 @@ class Passes:
         return self.processes.gather(made[:0] if empty else made, size)
 
     def _some(
-        self, batch: Mapping[str, Tensor], prompts: Prompts | None
+        self,
+        batch: Mapping[str, Tensor],
+        prompts: Prompts | None,
+        only: Sequence[int] | None = None,
     ) -> tuple[Float[Tensor, "B F"], Prompts | None]:
         fits = None if prompts is None else _fits(prompts)
         if prompts is None or fits is None or bool(fits.all()):
-            return self._run(batch, prompts)
-        return self.by_fit(batch, prompts, lambda rows, own: self._run(rows, own)[0]), prompts
+            return self._run(batch, prompts, only)
+        return self.by_fit(batch, prompts, lambda rows, own: self._run(rows, own, only)[0]), prompts
 
     @staticmethod
     def by_fit(
@@ -244,13 +258,16 @@ class Passes:
         return torch.cat(whole)[torch.cat(places).argsort(stable=True)]
 
     def _run(
-        self, batch: Mapping[str, Tensor], prompts: Prompts | None
+        self,
+        batch: Mapping[str, Tensor],
+        prompts: Prompts | None,
+        only: Sequence[int] | None,
     ) -> tuple[Float[Tensor, "B F"], Prompts | None]:
         deep = isinstance(self.readout, LayersReadout) or (
             self.readout == "query" and not reads_final(self.backbone)
         )
         with torch.no_grad() if prompts is None else nullcontext():
-            features = scored(self.readout, self.backbone, batch, prompts)
+            features = scored(self.readout, self.backbone, batch, prompts, only)
             if features is None:
                 encoded = encode(self.backbone, batch, prompts, all_layers=deep)
                 features = read(self.readout, self.backbone, encoded)

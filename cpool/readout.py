@@ -1,5 +1,6 @@
 """Readouts: from the hidden states of a prompted pass to one feature vector a sample."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -129,11 +130,31 @@ def reads_final(backbone: Backbone) -> bool:
 
 
 def scored(
-    readout: AnyReadout, backbone: Backbone, batch: Batch, prompts: Prompts | None
+    readout: AnyReadout,
+    backbone: Backbone,
+    batch: Batch,
+    prompts: Prompts | None,
+    only: Sequence[int] | None = None,
 ) -> Float[Tensor, "B F"] | None:
-    """Return the scores of words after each text, or None where a readout reads hidden states."""
+    """Return the scores of words after each text, or None where a readout reads hidden states.
+
+    Args:
+        readout: how a pass becomes features.
+        backbone: the model.
+        batch: texts.
+        prompts: theirs.
+        only: the classes whose labels are worth a pass; others score −inf. All when None.
+    """
     if isinstance(readout, LabelReadout):
-        return score_labels(backbone, batch, prompts, readout.words.trie)
+        words = readout.words
+        wanted = set(words.classes if only is None else only)
+        columns = [column for column, c in enumerate(words.classes) if c in wanted]
+        trie = words.trie_of([words.classes[column] for column in columns])
+        scores = score_labels(backbone, batch, prompts, trie)
+        if len(columns) == len(words.classes):
+            return scores
+        whole = scores.new_full((len(scores), len(words.classes)), -torch.inf)
+        return whole.index_copy(1, torch.tensor(columns, device=scores.device), scores)
     if isinstance(readout, CompletionReadout):
         return score_completions(backbone, batch, prompts)
     return None

@@ -25,12 +25,15 @@ class Rule(nn.Module):
         needs_features: whether `end` reads their features too, which costs a pass.
         needs_raw: whether `study` reads the task's inputs as people wrote them.
         needs_inputs: whether `loss` runs the model on inputs, also where its features are fixed.
+        needs_logits: whether `loss` reads the logits of classes that do not compete in the step;
+            where labels are scored by words they cost tokens, and are −inf unless a rule says so.
     """
 
     needs_start: ClassVar[bool] = False
     needs_end: ClassVar[bool] = False
     needs_features: ClassVar[bool] = False
     needs_inputs: ClassVar[bool] = False
+    needs_logits: ClassVar[bool] = False
     needs_raw: ClassVar[bool] = False
 
     def before(

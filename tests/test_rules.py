@@ -32,7 +32,7 @@ def test_a_task_ends_with_a_pass_of_features_only_where_a_rule_reads_them(method
     for rule in model.rules:
         _watch(rule, given)
     asked, features = [], model._features
-    model._features = lambda batch, task: asked.append(task) or features(batch, task)
+    model._features = lambda batch, task, *only: asked.append(task) or features(batch, task, *only)
     if method.name == "ewc":
         model.answer = _silent(model.answer, asked)
     model.end_task([batch])

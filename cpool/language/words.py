@@ -94,7 +94,11 @@ class LabelWords:
     @property
     def trie(self) -> LabelTrie:
         """The words of `classes`."""
-        names = tuple(self.of(self.classes))
+        return self.trie_of(self.classes)
+
+    def trie_of(self, classes: Sequence[int]) -> LabelTrie:
+        """Return the words of some of the classes, each the same tokens as among all of them."""
+        names = tuple(self.of(classes))
         return _trie(self.tokenizer, names, self.before, self._closed())
 
     def _closed(self) -> End:

@@ -28,6 +28,7 @@ class DarkRehearsal(Rule):
     """
 
     needs_inputs: ClassVar[bool] = True
+    needs_logits: ClassVar[bool] = True
 
     def __init__(self, size: int, *, alpha: float, beta: float, batch: int | None = None) -> None:
         super().__init__()

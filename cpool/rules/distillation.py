@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -26,6 +26,8 @@ class Distillation(Rule):
         strength: λ.
         temperature: T.
     """
+
+    needs_logits: ClassVar[bool] = True
 
     def __init__(self, strength: float = 1.0, temperature: float = 2.0) -> None:
         super().__init__()

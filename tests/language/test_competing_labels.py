@@ -1,0 +1,132 @@
+"""In a step of training only the labels that compete are run; what comes of it is the same."""
+
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from cpool import readout
+from cpool.language import LabelTrie, score_labels
+from cpool.methods import FineTuneWords, LoRA, PrefixTuning, PromptTuning
+from cpool.model import PromptedModel
+from cpool.rule import Rule
+from cpool.seeding import seeded
+from tests import tiny
+from tests.common.rows import LABELS
+
+TEXTS = ["the cat sleeps", "a bird flies in the house", "help"]
+# A label of the second task, "red dog", begins one of the first: both are closed, in each.
+TASKS = [[0, 1, 2], [3, 4, 5]]
+METHODS = {
+    "prompt": PromptTuning(length=3, labels=LABELS),
+    "prompt mean": PromptTuning(length=3, labels=LABELS, normalise="mean"),
+    "prefix": PrefixTuning(length=3, labels=LABELS),
+    "lora": LoRA(labels=LABELS),
+    "model": FineTuneWords(labels=LABELS),
+}
+CELLS = [(kind, name) for kind in tiny.DECODERS for name in METHODS]
+CELLS += [(kind, name) for kind in tiny.SEQ2SEQ for name in ("prompt", "prompt mean", "model")]
+
+
+class ReadsAll(Rule):
+    """A rule that wants the logits of all classes."""
+
+    needs_logits: ClassVar[bool] = True
+
+    def loss(self, model: Any, batch: Any, output: Any, task: int | None) -> dict[str, Tensor]:
+        """Pull all logits to 0."""
+        return {"all": output.logits.square().mean()}
+
+
+@pytest.fixture
+def run(monkeypatch) -> list[tuple[str, ...]]:
+    """The labels of each pass, in order."""
+    seen: list[tuple[str, ...]] = []
+
+    def told(backbone: Any, batch: Any, prompts: Any, trie: LabelTrie) -> Tensor:
+        seen.append(trie.names)
+        return score_labels(backbone, batch, prompts, trie)
+
+    monkeypatch.setattr(readout, "score_labels", told)
+    return seen
+
+
+def second_task(kind: str, name: str) -> tuple[PromptedModel, dict[str, Tensor]]:
+    """Return a model in its second task, and a batch of it."""
+    with seeded(0, "build"):
+        model = METHODS[name].build(tiny.backbone(kind))
+    for task in TASKS:
+        model.begin_task(task, batches=())
+    batch = {**model.prepare(TEXTS), "labels": torch.tensor([5, 3, 4])}
+    return model, batch
+
+
+def gradients(model: PromptedModel, loss: Tensor) -> dict[str, Tensor]:
+    """Return the gradient of what trains, where there is one."""
+    named = dict(model.named_parameters())
+    found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+    return {n: g for n, g in zip(named, found, strict=True) if g is not None}
+
+
+@pytest.mark.parametrize(("kind", "name"), CELLS)
+def test_loss_and_gradients_are_those_of_all_labels(kind, name, run) -> None:
+    model, batch = second_task(kind, name)
+    if model.trunk is not None:
+        model.trunk.eval()  # without dropout, to compare
+    step = model(batch, task=1)
+    whole = model.answer(batch, 1)
+    assert run == [LABELS[3:], LABELS]
+    assert not torch.isinf(whole.logits).any()
+    assert bool(torch.isneginf(step.logits[:, :3]).all())
+    torch.testing.assert_close(step.logits[:, 3:], whole.logits[:, 3:], atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(step.loss, whole.loss, atol=1e-5, rtol=1e-5)
+    got, wanted = gradients(model, step.loss), gradients(model, whole.loss)
+    assert got and set(got) == set(wanted)
+    for parameter, gradient in got.items():
+        torch.testing.assert_close(gradient, wanted[parameter], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["prompt", "model"])
+def test_at_test_with_a_known_task_its_labels_alone_are_run(name, run) -> None:
+    model, batch = second_task("llama", name)
+    for branch in model.prompter or ():
+        branch.pool.mark_trained(torch.tensor([[0], [1]]))
+    model.eval()
+    batch["labels"] = torch.tensor([2, 0, 1])
+    with torch.no_grad():
+        told = model(batch, task=0)
+    assert run == [LABELS[:3]]
+    assert bool(torch.isfinite(told.logits[:, :3]).all()) and told.loss.isfinite()
+    assert bool(torch.isneginf(told.logits[:, 3:]).all())
+
+
+@pytest.mark.parametrize("how", ["mask seen", "no task", "no labels", "a rule that reads all"])
+def test_all_labels_are_run_where_all_are_asked_for(how, run) -> None:
+    model, batch = second_task("llama", "model")
+    task: int | None = 1
+    if how == "mask seen":
+        model.mask = "seen"
+    elif how == "no task":
+        task = None
+    elif how == "no labels":  # a loss of one's own may be over any classes
+        del batch["labels"]
+    else:
+        model.rules.append(ReadsAll())
+    output = model(batch, task=task)
+    assert run == [LABELS]
+    assert bool(torch.isfinite(output.logits).all())
+    assert output.loss is None or bool(torch.isfinite(output.loss))
+
+
+def test_an_extended_task_runs_what_was_added(run) -> None:
+    with seeded(0, "build"):
+        model = FineTuneWords(labels=LABELS).build(tiny.backbone("llama"))
+    model.begin_task([0, 4])
+    model.begin_task([3])
+    model.extend_task([1])
+    batch = {**model.prepare(TEXTS), "labels": torch.tensor([1, 3, 1])}
+    output = model(batch, task=1)
+    assert model.classes == [0, 4, 3, 1]
+    assert run == [(LABELS[3], LABELS[1])]
+    assert torch.isneginf(output.logits[0]).tolist() == [True, True, False, False]
