@@ -144,7 +144,8 @@ class PromptedNetwork(nn.Module):
         """Return the features of one pass, by its name in `passes.names`."""
         query = self.query(batch) if self.needs_query else None
         size = len(next(v for k, v in batch.items() if k in _ROWS))
-        return self.passes.run(batch, self.passes.choose(query, task, size, name))[0]
+        prompts = self.passes.choose(query, task, size, name)
+        return self.passes.run(batch, prompts, self._answered(prompts, size))[0]
 
     def fixed(self, task: int | None) -> dict[str, str]:
         """Return the passes whose features change no more: name in a batch → what they depend on.
@@ -263,9 +264,13 @@ class PromptedNetwork(nn.Module):
     ) -> Float[Tensor, "B C"]:
         if not self.head.routed or prompts is None:
             return self.head(features)  # type: ignore[no-any-return]
-        selection = next(iter(prompts.selections.values()))
-        expert = selection.index[:, 0].expand(len(features))
-        return self.head(features, expert)  # type: ignore[no-any-return]
+        return self.head(features, _expert(prompts, len(features)))  # type: ignore[no-any-return]
+
+    def _answered(self, prompts: Prompts | None, size: int) -> list[int] | None:
+        """Return the classes that the head can answer under these prompts; None for all."""
+        if not self.head.routed or prompts is None or prompts.live:
+            return None  # prompts that are made in the pass are not chosen yet
+        return self.head.answered(_expert(prompts, size))
 
     def check_task(self, task: int | None) -> None:
         """Refuse a task that cannot be told now.
@@ -326,7 +331,8 @@ class PromptedNetwork(nn.Module):
             if name in batch:
                 parts.append(self._on_device(batch[name]))
                 continue
-            features, prompts = self.passes.run(batch, prompts, only)
+            worth = self._answered(prompts, size) if only is None else only
+            features, prompts = self.passes.run(batch, prompts, worth)
             parts.append(features)
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1), prompts
 
@@ -346,3 +352,9 @@ class PromptedNetwork(nn.Module):
 
     def _on_device(self, tensor: Int[Tensor, "..."] | Float[Tensor, "..."]) -> Tensor:
         return tensor.to(self.backbone.device, non_blocking=True)
+
+
+def _expert(prompts: Prompts, size: int) -> Int[Tensor, " B"]:
+    """Return the slot that answers each sample: the first of the first branch."""
+    selection = next(iter(prompts.selections.values()))
+    return selection.index[:, 0].expand(size)

@@ -94,6 +94,14 @@ class Head(nn.Module):
     def forward(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "B C"]:
         """Return the logits of the classes seen so far."""
 
+    def answered(self, expert: Int[Tensor, " B"]) -> list[int] | None:
+        """Return the classes that any of these slots answers for now; None where it is all.
+
+        Args:
+            expert: the slot of each sample.
+        """
+        return None
+
     def start(self, features: Float[Tensor, "n F"], labels: Int[Tensor, " n"]) -> None:
         """Look at a task's unprompted training features before it is trained (heads that do)."""
 

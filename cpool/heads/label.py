@@ -80,6 +80,12 @@ class LabelHead(Head):
         )
         return logits.masked_fill(~mine[expert], -torch.inf)
 
+    def answered(self, expert: Int[Tensor, " B"]) -> list[int] | None:
+        """Return the classes of the tasks of these slots; only their words are worth a pass."""
+        if not self.routed or self.training:
+            return None
+        return sorted({c for slot in expert.unique().tolist() for c in self.owned[slot]}) or None
+
     def clear(self) -> None:
         """Become a head without classes; names stay."""
         self.classes, self.groups, self.pieces, self.owned = [], [], {}, []

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cpool import readout
 from cpool.language import LabelTrie, score_labels
+from cpool.learner import Learner
 from cpool.methods import FineTuneWords, LoRA, PrefixTuning, PromptTuning
 from cpool.model import PromptedModel
 from cpool.rule import Rule
@@ -117,6 +118,33 @@ def test_all_labels_are_run_where_all_are_asked_for(how, run) -> None:
     assert run == [LABELS]
     assert bool(torch.isfinite(output.logits).all())
     assert output.loss is None or bool(torch.isfinite(output.loss))
+
+
+@pytest.mark.parametrize("name", ["prompt", "prompt mean", "prefix"])
+def test_a_slot_runs_the_labels_that_it_answers_for(name, run, monkeypatch) -> None:
+    """Whichever slots a batch is routed to: logits are those of all labels, masked."""
+    with seeded(0, "build"):
+        model = METHODS[name].build(tiny.backbone("llama"))
+    learner = Learner(model, seed=0, device="cpu", quiet=True, epochs=1, batch_size=6)
+    said = [["the cat sleeps", "the cat", "cat", "the cat sleeps now"], ["help", "please help"] * 2]
+    for classes, texts in zip(TASKS, said, strict=True):
+        learner.fit_task((texts, [*classes, classes[0]]), str(classes[0]))
+    model.eval()
+    batches = [model.prepare(texts) for texts in (*said, ["the cat sleeps", "please help"])]
+    run.clear()
+    with torch.no_grad():
+        found = [model(batch) for batch in batches]
+        assert run == [LABELS[:3], LABELS[3:], LABELS]
+        kept = [model.one_pass(batch, "features", None) for batch in batches]
+        monkeypatch.setattr(type(model.head), "answered", lambda head, expert: None)
+        whole = [model(batch) for batch in batches]
+    assert run[6:] == [LABELS] * 3
+    for output, features, expected, batch in zip(found, kept, whole, batches, strict=True):
+        slots = output.selections["prompt"].index[:, 0]
+        assert torch.equal(slots, expected.selections["prompt"].index[:, 0])
+        torch.testing.assert_close(output.logits, expected.logits, atol=2e-5, rtol=1e-5)
+        again = model({**batch, "features": features}).logits
+        torch.testing.assert_close(again, expected.logits, atol=2e-5, rtol=1e-5)
 
 
 def test_an_extended_task_runs_what_was_added(run) -> None:
