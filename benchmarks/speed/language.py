@@ -1,21 +1,24 @@
 """Time label scores and mixed prompts of a language model, as ratios in one run.
 
     python -m benchmarks.smollm2
-    python benchmarks/speed/language.py [--model build/smollm2-135m] [--out FILE.json]
+    python benchmarks/speed/language.py [--model build/smollm2-135m] [--out FILE.json] [--only PART]
 
 Scores: the pass over texts and all labels against one pass over the texts alone (both with the
 scores of the words after them), for 7 and for 77 labels, and against a pass for each label. Texts
 have 64 tokens, prompts 20, labels are names of intents. Sharing: 16 texts behind 400 tokens of
 examples, run once for all or in each row. A prompt that all rows have: scores of 7 labels and the
-gradient of the prompt, the prompt in each row against run once. Generation: 16 rows with prompts of
-their own in one batch, against one row after another, greedy; the words must be the same. One
-thread, about four minutes.
+gradient of the prompt, the prompt in each row against run once. Competing: a step of training in
+the fifth task of fifteen labels, all labels known run against those of the task. Generation: 16
+rows with prompts of their own in one batch, against one row after another, greedy; the words must
+be the same. One thread, about four minutes; `--only` measures one part and leaves the others in
+the file.
 """
 
 import argparse
 import json
 import platform
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +28,7 @@ from ratio import measure, ratios
 from cpool.backbones import Backbone, load_backbone
 from cpool.inject import encode
 from cpool.language import generate, label_trie, score_labels
+from cpool.methods import PromptTuning
 from cpool.prompter import Prompts
 
 VERBS = (
@@ -130,6 +134,25 @@ def learning(backbone: Backbone, rounds: int) -> list[dict[str, float]]:
     return found
 
 
+def competing(backbone: Backbone, rows: int, rounds: int) -> dict[str, float]:
+    """Return times of a step in the fifth task of 15 labels, over that with its own labels."""
+    names = [f"{verb} {thing}" for verb in VERBS for thing in THINGS][:75]
+    model = PromptTuning(labels=tuple(names), length=20).build(backbone)
+    for task in range(5):
+        model.begin_task(range(15 * task, 15 * task + 15))
+    batch = model.prepare([f"item number {row}" + WORD * 12 for row in range(rows)])
+    batch["labels"] = torch.arange(60, 60 + rows)
+
+    def step(whole: bool) -> None:
+        output = model.answer(batch, 4, whole=whole)
+        assert output.loss is not None
+        output.loss.backward()  # type: ignore[no-untyped-call]
+
+    works = {"its 15 labels": partial(step, False), "75 labels known": partial(step, True)}
+    found = ratios(measure(works, rounds), "its 15 labels")
+    return {name: round(value, 2) for name, value in found.items()}
+
+
 @torch.no_grad()
 def generation(backbone: Backbone, rows: int, new: int) -> dict[str, float]:
     """Return how much faster a mixed batch is than its rows one after another."""
@@ -160,19 +183,32 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--only", help="the part to measure; needs the FILE of the others")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     backbone = load_backbone(args.model)
-    result = {
+    parts: dict[str, Callable[[], object]] = {
+        "scoring_over_one_pass": lambda: scoring(backbone, args.rows, args.rounds),
+        "sharing_over_no_examples": lambda: sharing(backbone, 16, args.rounds),
+        "prompt_run_once": lambda: learning(backbone, args.rounds),
+        "competing_labels": lambda: competing(backbone, args.rows, args.rounds),
+        "generation": lambda: generation(backbone, 16, 12),
+    }
+    if args.only and (args.only not in parts or not (args.out and args.out.exists())):
+        raise SystemExit(f"--only one of {', '.join(parts)}, with the --out of a whole run")
+    result: dict[str, object] = {
         "machine": platform.processor() or platform.machine(),
         "torch": torch.__version__,
         "model": Path(args.model).name,
-        "scoring_over_one_pass": scoring(backbone, args.rows, args.rounds),
-        "sharing_over_no_examples": sharing(backbone, 16, args.rounds),
-        "prompt_run_once": learning(backbone, args.rounds),
-        "generation": generation(backbone, 16, 12),
     }
+    if args.only:
+        before = json.loads(args.out.read_text(encoding="utf-8"))
+        told = {name: (before.get(name), value) for name, value in result.items()}
+        if any(was != now for was, now in told.values()):
+            raise SystemExit(f"the file is of another machine or model: {told}")
+        result = before
+    result |= {n: part() for n, part in parts.items() if args.only in (None, n)}
     print(json.dumps(result, indent=1))
     if args.out:
         args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -84,7 +84,7 @@ class LabelHead(Head):
         """Return the classes of the tasks of these slots; only their words are worth a pass."""
         if not self.routed or self.training:
             return None
-        return sorted({c for slot in expert.unique().tolist() for c in self.owned[slot]}) or None
+        return sorted({c for slot in set(expert.tolist()) for c in self.owned[slot]}) or None
 
     def clear(self) -> None:
         """Become a head without classes; names stay."""
