@@ -35,6 +35,11 @@ def test_the_gain_of_a_prompt_that_is_run_once() -> None:
         assert f"| {row['rows']} | {row['tokens']} | {row['times_faster']:.2f} × |" in PAGE
 
 
+def test_what_labels_of_other_tasks_would_cost() -> None:
+    whole = SPEED["competing_labels"]["75 labels known"]
+    assert f"of 15 labels would take {whole:.1f} times as long" in PAGE
+
+
 def test_the_table_of_texts_in_a_slot() -> None:
     found = json.loads((ROOT / "benchmarks" / "results" / "cartridge.json").read_text("utf-8"))
     assert found["settings"]["seeds"] == 3
