@@ -254,7 +254,7 @@ class PromptedNetwork(nn.Module):
             if prompts is not None:
                 losses["selection"] = prompts.loss
             loss = torch.stack(list(losses.values())).sum()
-        if allowed is not None and not self.training:
+        if allowed is not None and (only is not None or not self.training):
             logits = logits.masked_fill(~allowed, -torch.inf)
         selections = {} if prompts is None else prompts.selections
         return Output(logits, loss, losses, selections, features)

@@ -30,6 +30,10 @@ __all__ = [
     "scored",
 ]
 
+# The score of a label that was not run: no label has one as low, and every precision of a cache of
+# features holds it, where infinity is refused. The logits are −inf there.
+UNSCORED = -6e4
+
 Readout: TypeAlias = Literal["query", "cls", "prompts", "tokens"]
 
 
@@ -143,7 +147,7 @@ def scored(
         backbone: the model.
         batch: texts.
         prompts: theirs.
-        only: the classes whose labels are worth a pass; others score −inf. All when None.
+        only: the classes whose labels are worth a pass; others score `UNSCORED`. All when None.
     """
     if isinstance(readout, LabelReadout):
         words = readout.words
@@ -153,7 +157,7 @@ def scored(
         scores = score_labels(backbone, batch, prompts, trie)
         if len(columns) == len(words.classes):
             return scores
-        whole = scores.new_full((len(scores), len(words.classes)), -torch.inf)
+        whole = scores.new_full((len(scores), len(words.classes)), UNSCORED)
         return whole.index_copy(1, torch.tensor(columns, device=scores.device), scores)
     if isinstance(readout, CompletionReadout):
         return score_completions(backbone, batch, prompts)

@@ -144,6 +144,7 @@ def test_a_slot_runs_the_labels_that_it_answers_for(name, run, monkeypatch) -> N
         assert torch.equal(slots, expected.selections["prompt"].index[:, 0])
         torch.testing.assert_close(output.logits, expected.logits, atol=2e-5, rtol=1e-5)
         again = model({**batch, "features": features}).logits
+        assert bool(torch.isfinite(features.half()).all())  # a cache holds nothing else
         torch.testing.assert_close(again, expected.logits, atol=2e-5, rtol=1e-5)
 
 
