@@ -27,6 +27,7 @@ class Policy(nn.Module):
     needs_end: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = False  # whether it learns the classes of a task at its end
     bare: tuple[int, ...] = ()  # slots whose samples run without a prompt
+    threshold: float | None = None  # least nearness of a query that fits a slot, where asked for
 
     def __init__(self) -> None:
         super().__init__()
@@ -191,11 +192,14 @@ class Policy(nn.Module):
 
     def layout(self) -> dict[str, Any]:
         """Return what is needed, beside the tensors, to make this policy again (JSON)."""
-        return {"slots": len(self)}
+        threshold = None if self.threshold is None else float(self.threshold)
+        return {"slots": len(self), "threshold": threshold}
 
     def restore(self, layout: Mapping[str, Any]) -> None:
         """Make the tensors of a `layout`, ready for `load_state_dict`."""
         self.owner = self.owner.new_zeros(layout["slots"])
+        if "threshold" in layout:  # it is calibrated after training, so a method does not know it
+            self.threshold = layout["threshold"]
 
     def chosen(self, slots: int) -> int:
         """Return how many of `slots` slots are put one after the other for a sample."""

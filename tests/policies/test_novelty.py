@@ -6,6 +6,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from cpool.errors import ConfigError, DataError, PoolError
+from cpool.learner import Learner
+from cpool.methods import L2P, SPrompts
 from cpool.policies import (
     Everything,
     GaussianRouter,
@@ -15,6 +17,9 @@ from cpool.policies import (
     novelty,
     threshold_for,
 )
+from cpool.seeding import seeded
+from tests import tiny
+from tests.common.tasks import stream
 
 WIDTH = 8
 KINDS = {
@@ -103,3 +108,33 @@ def test_a_policy_without_keys_has_no_novelty_and_bad_calibrations_are_refused()
         threshold_for(fitted("top_k"), torch.zeros(0, WIDTH))
     with pytest.raises(ConfigError, match="share"):
         threshold_for(fitted("top_k"), torch.randn(3, WIDTH), 1.0)
+
+
+@pytest.mark.parametrize("method", [L2P(slots_per_task=2, top_k=2), SPrompts(centroids=2)])
+def test_a_calibrated_threshold_is_saved_with_the_model(method, tmp_path):
+    with seeded(0, "build"):
+        model = method.build(tiny.backbone("vit"))
+    learner = Learner(model, epochs=1, batch_size=8, device="cpu", quiet=True)
+    tasks = stream("vit")
+    for task in tasks:
+        learner.fit_task(task)
+    plain = learner.explain(tasks[0].test.x)
+    for branch in model.prompter:
+        branch.policy.threshold = torch.tensor(0.9999 if method.name == "l2p" else -1e-6)
+    bare = learner.predict_proba(tasks[0].test.x)
+    assert not np.allclose(bare, plain.probabilities)
+    learner.save(tmp_path)
+    again = Learner.load(tmp_path, tiny.backbone("vit"), device="cpu", quiet=True)
+    assert [b.policy.threshold for b in again.model.prompter] == [
+        pytest.approx(float(b.policy.threshold)) for b in model.prompter
+    ]
+    np.testing.assert_array_equal(again.predict_proba(tasks[0].test.x), bare)
+
+
+def test_a_checkpoint_without_a_threshold_keeps_that_of_the_policy():
+    policy = fitted("top_k", threshold=0.5)
+    layout = policy.layout()
+    del layout["threshold"]  # as older versions wrote it
+    again = KINDS["top_k"](threshold=0.5)
+    again.restore(layout)
+    assert again.threshold == 0.5
