@@ -8,7 +8,7 @@ from cpool.model import PromptedModel
 from cpool.settings import TrainSettings
 from cpool.streams import Stream
 
-__all__ = ["check_same", "check_told", "check_trainable"]
+__all__ = ["check_answerable", "check_same", "check_told", "check_trainable"]
 
 
 def check_told(model: PromptedModel, stream: Stream) -> None:
@@ -21,6 +21,18 @@ def check_told(model: PromptedModel, stream: Stream) -> None:
             got=f"{stream.name}, which is {stream.scenario}-incremental and tells none",
             remedy='Set stream.scenario = "task" where the stream has it, or leave the method '
             "out: its numbers with the task known do not compare with those of the others.",
+        )
+
+
+def check_answerable(model: PromptedModel, told: bool) -> None:
+    """Refuse an answer of a method that must be told the task, where nobody told it."""
+    inner = getattr(model.method, "inner", model.method)
+    if inner is not None and inner.needs_task and not told and len(model.tasks) > 1:
+        raise ConfigError(
+            expected=f"the task of the samples, which the method {inner.name!r} must be told",
+            got=f"none, with {len(model.tasks)} tasks learned",
+            remedy="Pass predict(x, task=…) or evaluate(…, told=True), or build the method with "
+            "known_task=False.",
         )
 
 

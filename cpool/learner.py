@@ -22,7 +22,7 @@ from cpool.checkpoint import (
     save_state,
 )
 from cpool.data import PreparedCache, as_examples
-from cpool.demands import check_same, check_told, check_trainable
+from cpool.demands import check_answerable, check_same, check_told, check_trainable
 from cpool.device import make_accelerator
 from cpool.errors import CheckpointError, DataError, StateError
 from cpool.exact import forget
@@ -274,26 +274,46 @@ class Learner:
 
     # Predicting
 
-    def predict(self, x: Any) -> Int[np.ndarray, " n"]:
+    def predict(self, x: Any, task: int | str | None = None) -> Int[np.ndarray, " n"]:
         """Return the class of each input.
 
+        Args:
+            x: raw inputs.
+            task: the task that all of them are of, by its name or its place among those learned,
+                where the protocol tells it: only its classes compete then.
+
         Raises:
-            StateError: before the first task was learned.
+            StateError: before the first task was learned, or a task that was not.
+            ConfigError: no task, with a method that must be told it.
         """
-        return self._answers(x).labels
+        return self.explain(x, task).labels
 
-    def predict_proba(self, x: Any) -> Float[np.ndarray, "n C"]:
-        """Return the probability of each class seen, columns as in `classes`."""
-        return self._answers(x).probabilities
+    def predict_proba(self, x: Any, task: int | str | None = None) -> Float[np.ndarray, "n C"]:
+        """Return the probability of each class seen, columns as in `classes`; see `predict`."""
+        return self.explain(x, task).probabilities
 
-    def explain(self, x: Any) -> Prediction:
-        """Return classes, probabilities and the slots that each input got."""
-        return self._answers(x)
-
-    def _answers(self, x: Any) -> Prediction:
+    def explain(self, x: Any, task: int | str | None = None) -> Prediction:
+        """Return classes, probabilities and the slots that each input got; see `predict`."""
         examples = as_examples(x)
         self._need_task()
-        return self.predictor.predict(examples)
+        check_answerable(self.model, task is not None)
+        return self.predictor.predict(examples, None if task is None else self._place(task))
+
+    def _place(self, task: int | str) -> int:
+        """Return the place of a task among those learned, by its name or as it is.
+
+        Raises:
+            StateError: no task is called so.
+        """
+        if not isinstance(task, str):
+            return task
+        if task in self.done:
+            return self.done.index(task)
+        raise StateError(
+            expected=f"a task that was learned: {', '.join(self.done)}",
+            got=repr(task),
+            remedy="Name one of them.",
+        )
 
     def _need_task(self) -> None:
         if not self.done:
@@ -314,9 +334,13 @@ class Learner:
                 follows the stream's scenario). Joint training has had one task of all classes, so
                 that it is told the classes of the task instead.
             cached: use query features computed before.
+
+        Raises:
+            ConfigError: a method that must be told the task, and is not.
         """
         told = getattr(tasks, "scenario", "class") == "task" if told is None else told
         self._need_task()
+        check_answerable(self.model, told)
         some = [task if not told else self._mine(task) for task in tasks[:]]
         accuracies, self.usage = self.predictor.accuracies(some, told=told, cached=cached)
         return accuracies
@@ -343,13 +367,7 @@ class Learner:
         Raises:
             StateError, PoolError: no such task, or one that cannot be taken out exactly.
         """
-        place = self.done.index(task) if isinstance(task, str) and task in self.done else task
-        if isinstance(place, str):
-            raise StateError(
-                expected=f"a task that was learned: {', '.join(self.done)}",
-                got=repr(task),
-                remedy="Name one of them.",
-            )
+        place = self._place(task)
         self.model = forget(self.model, place)
         self.feed.cache.clear()
         # Prepared inputs may be shared, so that those who go on using them keep theirs.

@@ -125,6 +125,39 @@ def test_a_method_that_must_be_told_the_task_runs_on_no_stream_that_does_not_tel
     assert np.isfinite(matrix.values[-1]).all()
 
 
+def test_a_method_that_must_be_told_the_task_answers_nothing_without_it():
+    told = learner(ProgressivePrompts(length=2))
+    tasks = stream("vit")
+    told.fit_task(tasks[0], "first")
+    told.predict(tasks[0].test.x)  # of one task it can only be that
+    told.fit_task(tasks[1], "second")
+    x = tasks[0].test.x
+    for ask in (told.predict, told.predict_proba, told.explain):
+        with pytest.raises(ConfigError, match=r"predict\(x, task=…\)"):
+            ask(x)
+    with pytest.raises(ConfigError, match="must be told"):
+        told.evaluate(tasks[:2])
+    assert set(told.predict(x, task=0)) <= set(tasks[0].classes)
+    np.testing.assert_array_equal(told.predict(x, "first"), told.predict(x, 0))
+    right = float((told.predict(x, "first") == tasks[0].test.y).mean())
+    assert right == told.evaluate(tasks[:2], told=True)[0]
+    with pytest.raises(StateError, match="first, second"):
+        told.predict(x, "third")
+    with pytest.raises(StateError, match="from 0 to 1"):
+        told.predict(x, 2)
+
+
+def test_a_known_task_lets_its_classes_alone_compete_in_a_prediction():
+    run = learner()
+    for task in stream("vit")[:2]:
+        run.fit_task(task)
+    task = stream("vit")[0]
+    proba = run.predict_proba(task.test.x, task=0)
+    mine = [c in task.classes for c in run.classes]
+    assert proba[:, mine].sum() == pytest.approx(len(proba))
+    assert run.predict_proba(task.test.x)[:, mine].sum() < len(proba)
+
+
 def test_a_domain_incremental_stream_fills_the_whole_matrix():
     y = np.tile(np.arange(2), 6)
     domains = [(tiny.raw("vit", 12, s), y, tiny.raw("vit", 12, s + 9), y) for s in range(3)]
