@@ -7,8 +7,9 @@ The search of an experiment is done once, in a process of its own; then each see
 that starts from its trials. What was finished is not done again, so the command can be stopped and
 given again. Logs and checkpoints lie in runs/benchmarks; results that are complete are joined into
 benchmarks/results. Until then what is finished of an experiment lies in its folder there, under
-parts: with that, another machine goes on. An experiment that fails does not stop the others; its
-error is said at the end.
+parts: with that, another machine goes on. Where methods were added to an experiment without a
+search since its results were committed, those methods alone are run. An experiment that fails does
+not stop the others; its error is said at the end.
 """
 
 import argparse
@@ -117,6 +118,9 @@ def work_through(plans: list[Plan], jobs: int, results: Path) -> None:
     running: list[Job] = []
     for job in (job for plan in plans for job in plan.jobs):
         parts.restore(job.folder, results / job.plan.name)
+    for plan in plans:
+        if parts.reopen([j.folder for j in plan.seeds], plan.experiment, results / plan.name):
+            print(f"{plan.name}: only methods that its results do not have", flush=True)
     try:
         while True:
             for job in [job for plan in plans for job in plan.ready()][: jobs - len(running)]:

@@ -94,6 +94,32 @@ def test_another_machine_goes_on_with_what_is_finished(started, folder, tmp_path
     assert not (results / "b" / "parts").exists()
 
 
+def test_of_an_experiment_that_got_more_methods_those_alone_are_run(
+    started, folder, tmp_path, tiny_backbone, capsys
+):
+    file, results = folder / "b.toml", tmp_path / "results"
+    write_experiment(file, tiny_backbone, SMALL)
+    work_through(make_plans(folder, [], tmp_path / "here")[0], 1, results)
+    first = json.loads((results / "b" / "results.json").read_text(encoding="utf-8"))
+    # A fresh clone measures the same experiment anew.
+    plans, _ = make_plans(folder, [], tmp_path / "anew")
+    work_through(plans, 1, results)
+    assert "[1/2]" in plans[0].seeds[0].log.read_text(encoding="utf-8")
+    first = json.loads((results / "b" / "results.json").read_text(encoding="utf-8"))
+    write_experiment(file, tiny_backbone, SMALL + '[[method]]\nname = "slda"\n')
+    plans, _ = make_plans(folder, [], tmp_path / "there")
+    work_through(plans, 1, results)
+    assert plans[0].error is None
+    assert "b: only methods that its results do not have" in capsys.readouterr().out
+    for job in plans[0].seeds:
+        log = job.log.read_text(encoding="utf-8")
+        assert "[1/3]" not in log and "[3/3]" in log
+    merged = json.loads((results / "b" / "results.json").read_text(encoding="utf-8"))
+    assert merged["complete"]
+    assert [run["label"] for run in merged["runs"]] == ["ncm", "l2p", "slda"] * 2
+    assert [run for run in merged["runs"] if run["label"] != "slda"] == first["runs"]
+
+
 def test_rows_of_a_seed_that_is_stopped_are_kept(started, folder, tmp_path, monkeypatch):
     results = tmp_path / "results"
     original, fit_task = Job.start, Learner.fit_task
