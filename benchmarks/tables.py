@@ -52,7 +52,9 @@ its settings were chosen; [metrics](metrics.md) has the equations.
   a p value as a description of these runs.
 - What an experiment file sets apart from the method's defaults (epochs, sizes) is in `config.toml`
   beside each result; the [protocol](protocol.md) has the rule.
-- Upper bounds see all tasks at once; they have no rank and are not compared. – means not measured.
+- Upper bounds see all tasks at once; they have no rank and are not compared. They had few epochs,
+  as most rows: where others are ahead of one, the table says so, and it bounds nothing. – means not
+  measured.
 """
 
 
