@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.comparison import FULL, HARD, LORA, SOFT, WATTS, Comparison, kind_of
+from benchmarks.comparison import FULL, HARD, KINDS, LORA, SOFT, WATTS, Comparison, kind_of
+from benchmarks.limits import few_pairs
 from benchmarks.study_plot import plot_svg
 from benchmarks.study_results import Table
 from benchmarks.tables import RESULTS, ROOT
@@ -71,8 +72,7 @@ def grouped(document: Mapping[str, Any]) -> dict[str, Any]:
         document: of the study, with the panels that are done.
     """
     table, metric = Table(document), "average_accuracy"
-    rows = document["settings"]["experiment"]["method"]
-    methods = {row.get("label", row["name"]): row["name"] for row in rows}
+    methods = methods_of(document)
     kinds = {
         "best hard prompt": [x for x in methods if kind_of(methods[x]) == HARD],
         "best prompt tuning": [x for x in methods if methods[x] == SOFT],
@@ -97,6 +97,55 @@ def grouped(document: Mapping[str, Any]) -> dict[str, Any]:
                     if (point["panel"], point["series"], point["x"]) == (panel, best, x)
                 ]
     return {**document, "points": points}
+
+
+def methods_of(document: Mapping[str, Any]) -> dict[str, str]:
+    """Return the method of each row of a study by its label.
+
+    A row that its points have and its settings lack was measured apart: its label begins with the
+    name of its method.
+    """
+    rows = document["settings"]["experiment"]["method"]
+    methods = {row.get("label", row["name"]): row["name"] for row in rows}
+    known = [name for names in KINDS.values() for name in names]
+    for label in dict.fromkeys(point["series"] for point in document["points"]):
+        name = next((name for name in known if label.split(" ")[0] == name), None)
+        if name is not None:
+            methods.setdefault(label, name)
+    return methods
+
+
+def left_out(made: Comparison, document: Mapping[str, Any]) -> list[str]:
+    """Say which hard prompts the study lacks, and whether one of them is better than its best.
+
+    Args:
+        made: the comparison with one number of examples, which has more rows.
+        document: of the study.
+    """
+    lacking = [label for label in made.of_kind(HARD) if label not in methods_of(document)]
+    if not lacking:
+        return []
+    study = Table(grouped(document))
+    panel, x = study.panels[0], made.results["stream"]["options"]["train_per_class"]
+    best, column = made.best(lacking), study.stat(panel, "best hard prompt", x, "average_accuracy")
+    names = ", ".join(f"`{label}`" for label in lacking)
+    said = f"The column of hard prompts is without {names} of the first table, not yet run here."
+    if column is not None and made.accuracy(best).mean > column.mean:
+        said += (
+            f" With {x} queries on {panel.split(',')[0]} `{best}` had "
+            f"{text.with_deviation(made.accuracy(best), 1.0, 1)} there, where the column has "
+            f"{text.with_deviation(column, 1.0, 1)}: hard prompts can do better than it shows."
+        )
+    return [said, ""]
+
+
+def significance(made: Comparison) -> list[str]:
+    """Say that the test of the benchmark page parts nothing, where its pairs are too few for it."""
+    seeds = {run["seed"] for runs in made.runs.values() for run in runs}
+    said = few_pairs(len(seeds) * made.results["stream"]["tasks"], len(made.runs) - 1)
+    if said is None:
+        return []
+    return [f"The [benchmark page](benchmarks.md#{MAIN}) marks all rows as alike. {said}", ""]
 
 
 def by_examples(document: Mapping[str, Any]) -> list[str]:
@@ -152,6 +201,7 @@ def outputs(results: Path = RESULTS) -> dict[Path, str]:
     lines += [
         *made.found(),
         "",
+        *significance(made),
         made.searched(),
         "",
         "## What training costs",
@@ -165,7 +215,8 @@ def outputs(results: Path = RESULTS) -> dict[Path, str]:
     lines += [*made.targets(), ""]
     study = results / "studies" / f"{STUDY}.json"
     if study.is_file():
-        document = grouped(read_json(study))
+        whole = read_json(study)
+        document = grouped(whole)
         pictures[EXAMPLES] = plot_svg(document)
         lines += ["## From how many examples on", "", document["question"], ""]
         lines += [
@@ -173,6 +224,7 @@ def outputs(results: Path = RESULTS) -> dict[Path, str]:
             "fact on test queries; [the study](studies.md) has each row.",
             "",
         ]
+        lines += left_out(made, whole)
         lines += [*by_examples(document), ""]
         lines += ['<div class="flow">', f'--8<-- "{EXAMPLES.name}"', "</div>", ""]
     streams = {

@@ -1,7 +1,8 @@
 """Run every experiment, several processes side by side, and make the page of benchmarks.
 
-    python -m benchmarks.run_all --jobs 4                    what `make benchmarks` does
-    python -m benchmarks.run_all --jobs 4 banking77 digits   some of them, by name
+    python -m benchmarks.vit_s && python -m benchmarks.smollm2   two models, once
+    python -m benchmarks.run_all --jobs 4                        `make benchmarks` does all three
+    python -m benchmarks.run_all --jobs 4 banking77 digits       some of them, by name
 
 The search of an experiment is done once, in a process of its own; then each seed gets a process
 that starts from its trials. What was finished is not done again, so the command can be stopped and
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import merge_seeds, parts, prompt_ridge_page, tables
+from benchmarks.models import check_made
 from cpool.cli.guard import terminable
 from cpool.errors import CpoolError
 from cpool.experiment.config import Experiment
@@ -177,7 +179,7 @@ def _clock(seconds: float) -> str:
 
 
 def make_plans(folder: Path, names: list[str], work: Path) -> tuple[list[Plan], dict[str, str]]:
-    """Return the plans of the files that can be read, and the errors of the others by name."""
+    """Return the plans of the files that can be run, and the errors of the others by name."""
     plans, faults = [], {}
     files = {file.stem: file for file in sorted(folder.glob("*.toml"))}
     for name in names or files:
@@ -185,7 +187,9 @@ def make_plans(folder: Path, names: list[str], work: Path) -> tuple[list[Plan], 
             faults[name] = f"no {name}.toml in {folder}"
             continue
         try:
-            plans.append(Plan(files[name], read_experiment(files[name]), work))
+            experiment = read_experiment(files[name])
+            check_made(experiment)
+            plans.append(Plan(files[name], experiment, work))
         except CpoolError as error:
             faults[name] = str(error)
     return plans, faults

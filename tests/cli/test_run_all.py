@@ -1,5 +1,6 @@
 """All benchmarks with one command: order, one search for all seeds, failures, and going on."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -8,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import run_all
+from benchmarks.models import MADE
 from benchmarks.run_all import Job, make_plans, work_through
 from cpool import Learner
+from cpool.experiment.reading import read_experiment
 from tests.experiment.tiny import SMALL, write_experiment
 
 SEARCH = SMALL.replace("[[method]]\nname", "[search]\nbudget = 2\n[[method]]\nname", 1)
@@ -180,6 +183,32 @@ def test_names_pick_some_and_unknown_ones_are_faults(folder, tmp_path):
     plans, faults = make_plans(folder, ["b", "nothing"], tmp_path)
     assert [plan.name for plan in plans] == ["b"]
     assert "nothing.toml" in faults["nothing"]
+
+
+def test_a_model_that_is_to_be_made_is_named_with_its_command(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, command in MADE.items():
+        write_experiment(folder / "b.toml", Path(name))
+        plans, faults = make_plans(folder, [], tmp_path)
+        assert plans == []
+        assert faults["b"].startswith(f"expected a model in {name}; got none there.")
+        assert faults["b"].endswith(command)
+        assert importlib.util.find_spec(command.split()[-1]) is not None
+        Path(name).mkdir(parents=True)
+        (Path(name) / "model.safetensors").touch()
+        assert make_plans(folder, [], tmp_path)[1] == {}
+
+
+def test_every_model_that_is_made_is_known_and_made_first(root):
+    files = sorted((root / "benchmarks" / "experiments").glob("*.toml"))
+    names = {str(read_experiment(file).backbone["name"]) for file in files}
+    assert {name for name in names if name.startswith("build/")} == set(MADE)
+    recipe = (
+        (root / "Makefile").read_text(encoding="utf-8").split("\nbenchmarks: ")[1].split("\n\n")[0]
+    )
+    for command in MADE.values():
+        made = command.replace("python", "$(BIN)/python", 1)
+        assert recipe.index(made) < recipe.index("benchmarks.run_all")
 
 
 def test_the_command_says_what_failed_and_ends_with_status_1(folder, tmp_path, monkeypatch, capsys):

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -154,6 +155,48 @@ def test_the_best_of_several_rows_by_examples() -> None:
     }
     lines = cells(page.by_examples(made))
     assert lines[1:] == [["4", "40.0", "50.0"], ["16", "80.0", "90.0"]]
+
+
+def study(**values: float) -> dict[str, Any]:
+    """Return a study of one panel and 16 queries, of these rows and a value of each."""
+    points = [
+        {"panel": "a set, 7", "x": 16, "series": label, "seed": 0, "average_accuracy": value}
+        for label, value in values.items()
+    ]
+    settings = {"experiment": {"method": [{"name": "zero_shot", "label": "zero"}]}}
+    return {"x": "rows", "y": ["average_accuracy"], "points": points, "settings": settings}
+
+
+def test_hard_prompts_that_a_study_lacks_are_named() -> None:
+    made = comparison()
+    made.results["stream"] |= {"options": {"train_per_class": 16}}
+    said = page.left_out(made, study(zero=0.32))[0]
+    assert said.startswith("The column of hard prompts is without `two` of the first table")
+    assert "With 16 queries on a set `two` had 71.0 ± 1.4 there, where the column has 32.0" in said
+    assert "there, where" not in page.left_out(made, study(zero=0.75))[0]
+
+
+def test_a_hard_prompt_that_was_measured_apart_is_picked_up() -> None:
+    document = study(**{"zero": 0.3, "few_shot nearest": 0.8, "few_shots of another": 0.9})
+    assert page.methods_of(document) == {"zero": "zero_shot", "few_shot nearest": "few_shot"}
+    assert cells(page.by_examples(page.grouped(document)))[1:] == [["16", "80.0"]]
+    made = comparison(**{"two": [0.7, 0.7]})
+    made.runs = {"zero": made.runs["zero"], "few_shot nearest": made.runs["two"]}
+    made.results["stream"] |= {"options": {"train_per_class": 16}}
+    assert page.left_out(made, document) == []
+
+
+def test_three_pairs_part_nothing_and_the_page_says_so() -> None:
+    made = comparison()
+    made.results["stream"]["tasks"] = 1
+    assert "Seeds × tasks are 2 pairs here" in page.significance(made)[0]
+    made.results["stream"]["tasks"] = 6
+    assert page.significance(made) == []
+    assert "marks all rows as alike" in page.PAGE.read_text(encoding="utf-8")
+    table = (page.ROOT / "docs" / "pages" / "benchmarks.md").read_text(encoding="utf-8")
+    table = table[table.index(f"\n## {page.MAIN}\n") :].split("\n## ")[1]
+    rows = [line for line in table.splitlines() if re.match(r"\| \d", line)]
+    assert rows and all("| ≈ " in row and "p = 1.000 |" in row for row in rows)
 
 
 def test_forgetting_of_streams_side_by_side() -> None:
