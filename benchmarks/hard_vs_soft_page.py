@@ -23,7 +23,7 @@ from cpool.report.results import Stat
 PAGE = ROOT / "docs" / "pages" / "hard-and-soft.md"
 PLOT = ROOT / "docs" / "pages" / "assets" / "hard-and-soft-cost.svg"
 EXAMPLES = PLOT.with_name("hard-and-soft-examples.svg")
-MAIN, STUDY = "hard-vs-soft", "hard_vs_soft"
+MAIN, STUDY, WORDS = "hard-vs-soft", "hard_vs_soft", "hard_prompts"
 HEAD = """\
 # Hard prompts, soft prompts, fine-tuning
 
@@ -97,6 +97,22 @@ def grouped(document: Mapping[str, Any]) -> dict[str, Any]:
                     if (point["panel"], point["series"], point["x"]) == (panel, best, x)
                 ]
     return {**document, "points": points}
+
+
+def joined(document: Mapping[str, Any], words: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a study with the points of another one of the same data, for panels that both have.
+
+    Raises:
+        SystemExit: a panel of both is of other data, another model or other seeds.
+    """
+    panels = [panel for panel in document["streams"] if panel in words["streams"]]
+    for panel in panels:
+        if document["streams"][panel] != words["streams"][panel]:
+            raise SystemExit(f"{panel} is of other data in the study {words['name']}")
+    if document["seeds"] != words["seeds"]:
+        raise SystemExit(f"the study {words['name']} has other seeds")
+    more = [point for point in words["points"] if point["panel"] in panels]
+    return {**document, "points": [*document["points"], *more]}
 
 
 def methods_of(document: Mapping[str, Any]) -> dict[str, str]:
@@ -215,7 +231,9 @@ def outputs(results: Path = RESULTS) -> dict[Path, str]:
     lines += [*made.targets(), ""]
     study = results / "studies" / f"{STUDY}.json"
     if study.is_file():
-        whole = read_json(study)
+        whole, words = read_json(study), study.with_name(f"{WORDS}.json")
+        if words.is_file():
+            whole = joined(whole, read_json(words))
         document = grouped(whole)
         pictures[EXAMPLES] = plot_svg(document)
         lines += ["## From how many examples on", "", document["question"], ""]

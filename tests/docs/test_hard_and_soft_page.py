@@ -244,3 +244,23 @@ def test_no_page_is_made_of_a_dry_run(name: str, tmp_path: Path) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), "dry_run": True}))
     with pytest.raises(DataError, match="dry run"):
         page.outputs(results)
+
+
+def test_hard_prompts_of_another_study_count_on_the_same_data_only() -> None:
+    stream = {"fingerprint": "a", "backbone_fingerprint": "b"}
+
+    def study(name: str, label: str, *panels: str, **changes: Any) -> dict[str, Any]:
+        points = [{"panel": panel, "x": 4, "series": label, "seed": 0} for panel in panels]
+        found = {"name": name, "seeds": [0], "streams": dict.fromkeys(panels, stream)}
+        return {**found, "points": points, **changes}
+
+    had = study("hard_vs_soft", "zero_shot", "one", "two")
+    made = page.joined(had, study("hard_prompts", "few_shot nearest", "two", "three"))
+    assert [(point["panel"], point["series"]) for point in made["points"]] == [
+        ("one", "zero_shot"),
+        ("two", "zero_shot"),
+        ("two", "few_shot nearest"),
+    ]
+    for changes in ({"seeds": [1]}, {"streams": {"two": {**stream, "fingerprint": "c"}}}):
+        with pytest.raises(SystemExit, match="hard_prompts"):
+            page.joined(had, study("hard_prompts", "few_shot nearest", "two", **changes))
