@@ -10,7 +10,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.comparison import FULL, HARD, KINDS, LORA, SOFT, WATTS, Comparison, kind_of
+from benchmarks.comparison import (
+    FULL,
+    HARD,
+    KINDS,
+    LORA,
+    SOFT,
+    WATTS,
+    Comparison,
+    kind_of,
+    signed,
+)
 from benchmarks.limits import few_pairs
 from benchmarks.study_plot import plot_svg
 from benchmarks.study_results import Table
@@ -178,6 +188,33 @@ def by_examples(document: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+AIMS = {"best hard prompt": 0.0, "LoRA": -3.0}  # how far a prompt may be from it, in points
+
+
+def aims(document: Mapping[str, Any]) -> list[str]:
+    """Return how far the best prompt tuning of a grouped study is from hard prompts and LoRA.
+
+    Bold: below the aim, which is to be not behind hard prompts and within 3 points of LoRA.
+    Differences are taken seed by seed.
+    """
+    table, ours, metric = Table(document), "best prompt tuning", "average_accuracy"
+    lines = [
+        f"| {document['x']} | ahead of the best hard prompt | ahead of LoRA |",
+        "| --- | ---: | ---: |",
+    ]
+    for panel in table.panels:
+        lines.append(f"| *{panel}* | | |")
+        for x in table.xs(panel):
+            cells = []
+            for other, least in AIMS.items():
+                soft, them = (table.values(panel, row, x, metric) for row in (ours, other))
+                stat = Stat.of(soft[seed] - them[seed] for seed in soft if seed in them)
+                said = "–" if stat is None else signed(stat).removesuffix(" points")
+                cells.append(f"**{said}**" if stat is not None and stat.mean < least - 1e-9 else said)
+            lines.append(f"| {x} | {' | '.join(cells)} |")
+    return lines
+
+
 def stream_rows(documents: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return accuracy and forgetting of each row of the streams, side by side.
 
@@ -245,6 +282,13 @@ def outputs(results: Path = RESULTS) -> dict[Path, str]:
         lines += left_out(made, whole)
         lines += [*by_examples(document), ""]
         lines += ['<div class="flow">', f'--8<-- "{EXAMPLES.name}"', "</div>", ""]
+        lines += [
+            "The same aims as above for the best prompt tuning here, in points; in bold what is "
+            "behind hard prompts, or more than 3 behind LoRA:",
+            "",
+            *aims(document),
+            "",
+        ]
     streams = {
         heading: load_results(results / name)
         for name, heading in STREAMS.items()

@@ -264,3 +264,21 @@ def test_hard_prompts_of_another_study_count_on_the_same_data_only() -> None:
     for changes in ({"seeds": [1]}, {"streams": {"two": {**stream, "fingerprint": "c"}}}):
         with pytest.raises(SystemExit, match="hard_prompts"):
             page.joined(had, study("hard_prompts", "few_shot nearest", "two", **changes))
+
+
+def test_aims_are_differences_seed_by_seed_and_bold_where_missed() -> None:
+    accuracies = {
+        "best hard prompt": [0.50, 0.60],
+        "best prompt tuning": [0.52, 0.58],
+        "LoRA": [0.55, 0.62],
+    }
+    points = [
+        {"panel": "p", "x": 4, "series": name, "seed": seed, "average_accuracy": value}
+        for name, values in accuracies.items()
+        for seed, value in enumerate(values)
+    ]
+    document = {"x": "queries", "y": ["average_accuracy"], "points": points}
+    assert page.aims(document)[2:] == [
+        "| *p* | | |",
+        "| 4 | +0.0 ± 2.8 | **−3.5 ± 0.7** |",
+    ]
