@@ -210,7 +210,9 @@ def aims(document: Mapping[str, Any]) -> list[str]:
                 soft, them = (table.values(panel, row, x, metric) for row in (ours, other))
                 stat = Stat.of(soft[seed] - them[seed] for seed in soft if seed in them)
                 said = "–" if stat is None else signed(stat).removesuffix(" points")
-                cells.append(f"**{said}**" if stat is not None and stat.mean < least - 1e-9 else said)
+                cells.append(
+                    f"**{said}**" if stat is not None and stat.mean < least - 1e-9 else said
+                )
             lines.append(f"| {x} | {' | '.join(cells)} |")
     return lines
 
