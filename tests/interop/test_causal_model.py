@@ -4,12 +4,14 @@ import copy
 
 import pytest
 import torch
-from transformers import GenerationConfig, Trainer
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, GenerationConfig, Trainer
 
 from cpool.backbones import Backbone
 from cpool.errors import ConfigError, DataError
-from cpool.interop.transformers import CpoolForCausalLM, TaskCallback
+from cpool.interop.transformers import CpoolConfig, CpoolForCausalLM, TaskCallback
 from cpool.interop.transformers.completions import asked
+from cpool.interop.transformers.config import described
 from cpool.methods import LinearHead, LoRA, PrefixTuning, PromptTuning, ZeroShot
 from tests import tiny
 from tests.interop.trained import arguments, same, stacked, weights
@@ -180,6 +182,16 @@ def test_generate_returns_the_text_and_what_follows(side):
     assert model.generate(**batch).shape == (3, width + 2)
     with pytest.raises(ConfigError, match="ids as the answer"):
         model.generate(**batch, return_dict_in_generate=True)
+
+
+def test_an_encoder_that_would_have_seen_the_answer_is_refused(tmp_path):
+    model = PromptTuning(length=3).build(tiny.backbone("t5"))
+    with pytest.raises(ConfigError, match=r"before a decoder.*prompt_tuning on 'tiny-t5'.*seq2seq"):
+        CpoolForCausalLM.of(model)
+    CpoolConfig(**described(model)).save_pretrained(tmp_path)
+    save_file(dict(model.state_dict()), tmp_path / "model.safetensors")
+    with pytest.raises(ConfigError, match=r"Build one of these on a decoder"):
+        AutoModelForCausalLM.from_pretrained(tmp_path, backbone=model.backbone)
 
 
 def test_what_does_not_fit_is_refused():

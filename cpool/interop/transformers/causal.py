@@ -50,10 +50,10 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
 
     @classmethod
     def of(cls, model: PromptedModel) -> Any:
-        """Wrap a model of `PromptTuning` or `PrefixTuning`, new or trained here.
+        """Wrap a model of `PromptTuning` or `PrefixTuning` on a decoder, new or trained here.
 
         Raises:
-            ConfigError: another method.
+            ConfigError: another method, or an encoder–decoder.
         """
         frozen = model.backbone.plain_model.config.to_dict()
         sizes = {key: frozen[key] for key in SIZES if frozen.get(key) is not None}
@@ -61,13 +61,18 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
 
     def __init__(self, config: CpoolConfig, prompted: PromptedModel | None = None) -> None:
         super().__init__(config, prompted)
-        model = self.prompted
-        fits = isinstance(model.readout, LabelReadout) and model.prompter and not model.rules
-        if not fits or model.trunk is not None:
+        model, frozen = self.prompted, self.backbone
+        speaks = isinstance(model.readout, LabelReadout)
+        fits = speaks and model.prompter and not model.rules and model.trunk is None
+        # The final states of an encoder have seen the answer that is to be learned.
+        if not fits or frozen.kind != "causal":
             raise ConfigError(
-                expected="prompts before a language model, such as PromptTuning or PrefixTuning",
-                got=repr(model.method or type(model).__name__),
-                remedy="Build one of these on a decoder.",
+                expected="prompts before a decoder, of a method such as PromptTuning or "
+                "PrefixTuning",
+                got=f"{getattr(model.method, 'name', type(model).__name__)} on {frozen.name!r} "
+                f"({frozen.family}, {frozen.kind})",
+                remedy="Build one of these on a decoder such as Llama or GPT-2; train others with "
+                "cpool.Learner.",
             )
         # When to stop and how to draw are the frozen model's own, unless others are put here.
         self.generation_config = self.backbone.language_model.generation_config
