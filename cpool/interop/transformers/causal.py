@@ -18,7 +18,7 @@ from cpool.language import LabelWords, readable
 from cpool.language.sharing import prompt_once
 from cpool.model import PromptedModel
 from cpool.prompter import Prompts
-from cpool.readout import LabelReadout
+from cpool.readout import CompletionReadout, LabelReadout
 
 __all__ = ["CpoolForCausalLM"]
 
@@ -62,7 +62,7 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
     def __init__(self, config: CpoolConfig, prompted: PromptedModel | None = None) -> None:
         super().__init__(config, prompted)
         model, frozen = self.prompted, self.backbone
-        speaks = isinstance(model.readout, LabelReadout)
+        speaks = isinstance(model.readout, LabelReadout | CompletionReadout)
         fits = speaks and model.prompter and not model.rules and model.trunk is None
         # The final states of an encoder have seen the answer that is to be learned.
         if not fits or frozen.kind != "causal":
@@ -77,42 +77,46 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
         # When to stop and how to draw are the frozen model's own, unless others are put here.
         self.generation_config = self.backbone.language_model.generation_config
 
-    @property
-    def _words(self) -> LabelWords:
-        readout = self.prompted.readout
-        assert isinstance(readout, LabelReadout)
-        return readout.words
+    def begin_task(self, task: Any, batches: Batches = ()) -> int:
+        """Begin a task as every model does, and take down its name."""
+        number = super().begin_task(task, batches)
+        names = self.config.task_names or {}
+        self.config.task_names = {**names, str(number): readable(task)}
+        return number
 
     def classes_of(self, task: Any) -> list[int]:
-        """Return the class that stands for a task: its number, called as the task.
+        """Return the class that stands for a task, the next number that is free.
 
         Raises:
             DataError: no name, one without words, or one with those of an earlier task.
         """
-        if not isinstance(task, str):
+        if not isinstance(task, str) or not readable(task):
             raise DataError(
                 expected="the name of a task, such as 'capitals'",
                 got=repr(task),
                 remedy="A language model learns completions, which have no classes.",
             )
-        number, words = len(self.prompted.tasks), self._words
-        named = words.names
-        if named is None or len(named) <= number:
-            words.more([task])
-        try:
-            words.expect([number])
-        except DataError:
-            words.names = named
-            raise
+        readout, number = self.prompted.readout, max(self.prompted.classes, default=-1) + 1
+        if isinstance(readout, LabelReadout):
+            return [_named(readout.words, number, task)]
+        if readable(task) in (self.config.task_names or {}).values():
+            raise DataError(
+                expected="tasks each of another name",
+                got=f"{task!r}, the same as an earlier one",
+                remedy="Give it another name.",
+            )
         return [number]
 
     def runs(self, task: Any) -> bool:
         """Return whether the last task begun has this name."""
-        return isinstance(task, str) and self._words.of(self.prompted.tasks[-1]) == [readable(task)]
+        last = str(len(self.prompted.tasks) - 1)
+        return isinstance(task, str) and (self.config.task_names or {}).get(last) == readable(task)
 
     def seen(self, batches: Batches, task: int) -> Batches:
         """Return what is asked in each batch, and the task as its class."""
-        return Asked(self.backbone, batches, task)
+        tasks = self.prompted.tasks
+        # Before a task has begun its class is not there, and nobody reads labels yet.
+        return Asked(self.backbone, batches, tasks[task][0] if task < len(tasks) else task)
 
     def rows(self, texts: Sequence[str], completions: Sequence[str]) -> list[dict[str, Tensor]]:
         """Return a data set for a Trainer: texts, what shall follow each, and the end of the text.
@@ -244,3 +248,21 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
         new = self.prompted.generate(batch, self.told, **options)
         given = batch["input_ids"].to(new.device)
         return torch.cat([given.repeat_interleave(len(new) // len(given), dim=0), new], dim=1)
+
+
+def _named(words: LabelWords, number: int, task: str) -> int:
+    """Give a class the name of a task, and return its number: `number`, or the next without a name.
+
+    Raises:
+        DataError: no words, or those of an earlier task.
+    """
+    named = words.names
+    if (named or ())[number : number + 1] != (readable(task),):
+        words.more([task])
+        number = len(words.names or ()) - 1
+    try:
+        words.expect([number])
+    except DataError:
+        words.names = named
+        raise
+    return number

@@ -59,10 +59,10 @@ def completion_rows(
 
 
 class Asked:
-    """Batches of completions as the parts below read them: queries, and the task as the class."""
+    """Batches of completions as the parts below read them: queries, and the task's class."""
 
-    def __init__(self, backbone: Backbone, batches: Batches, task: int) -> None:
-        self.backbone, self.batches, self.task = backbone, batches, task
+    def __init__(self, backbone: Backbone, batches: Batches, label: int) -> None:
+        self.backbone, self.batches, self.label = backbone, batches, label
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         for batch in self.batches:
@@ -70,7 +70,7 @@ class Asked:
             if "labels" in batch:
                 made["attention_mask"] = asked(made["attention_mask"], batch["labels"])
             query = batch["query"] if "query" in batch else self.backbone.query(made)
-            yield {**made, "query": query, "labels": torch.full((len(query),), self.task)}
+            yield {**made, "query": query, "labels": torch.full((len(query),), self.label)}
 
 
 def batch_of(input_ids: Tensor | None, attention_mask: Tensor | None) -> dict[str, Tensor]:

@@ -1,0 +1,166 @@
+"""Models of completions, as `cpool tune` makes them, in the tools of Hugging Face."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, Trainer, pipeline
+
+from cpool.backbones import load_backbone
+from cpool.data import as_completions
+from cpool.errors import ConfigError, DataError
+from cpool.interop.transformers import CpoolForCausalLM, TaskCallback
+from cpool.learner import Learner
+from cpool.methods import PromptTuning
+from tests import tiny
+from tests.interop.trained import arguments, same, stacked, weights
+
+TASKS = ("red bird", "blue fish")
+TEXTS = (
+    ["the cat sleeps", "a dog runs", "the bird eats in the tree", "a small cat runs now"] * 2,
+    ["lost card", "bank loan open", "please close my card now", "send the stolen card"] * 2,
+)
+ANSWERS = (["red house", "green"] * 4, ["pay now", "close"] * 4)
+NEW = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    """A folder of a frozen model."""
+    folder = tmp_path_factory.mktemp("llama")
+    tiny.language_model("llama").save_pretrained(folder)
+    tiny.backbone("llama").processor.save_pretrained(folder)
+    return folder
+
+
+def method(**changes) -> PromptTuning:
+    return PromptTuning(
+        **{"length": 3, "answers": "completions", "template": "{{ text }}", **changes}
+    )
+
+
+def learned(backbone, **changes) -> Learner:
+    """Return a learner that has learned both tasks."""
+    torch.manual_seed(0)
+    made = method(**changes).build(backbone)
+    learner = Learner(made, quiet=True, device="cpu", epochs=2, lr=0.1, batch_size=4)
+    for task, (texts, answers) in enumerate(zip(TEXTS, ANSWERS, strict=True)):
+        learner.fit_task(as_completions(texts, answers, label=task), TASKS[task])
+    return learner
+
+
+def teach(model: CpoolForCausalLM, task: int, folder: Path, name: str, **changes) -> Trainer:
+    run = Trainer(
+        model=model,
+        args=arguments(folder, **changes),
+        train_dataset=model.rows(TEXTS[task], ANSWERS[task]),
+        callbacks=[TaskCallback(name)],
+    )
+    run.train()
+    return run
+
+
+def pool(model: CpoolForCausalLM):
+    return model.prompted.prompter.branches["prompt"].pool
+
+
+def test_a_trainer_teaches_a_new_model_and_goes_on_with_a_learners(tmp_path) -> None:
+    model = CpoolForCausalLM.of(method().build(tiny.backbone("gpt2")))
+    backbone = weights(model.backbone)
+    teach(model, 0, tmp_path, TASKS[0], num_train_epochs=10, learning_rate=0.3)
+    rows = stacked(model.rows(TEXTS[0], ANSWERS[0]))
+    with torch.no_grad():
+        after = float(model(**rows).loss)
+        # The same as the prompted model itself says of what shall follow the same texts.
+        batch = model.prompted.prepare(TEXTS[0], ANSWERS[0])
+        labels = torch.zeros(len(TEXTS[0]), dtype=torch.int64)
+        own = float(model.prompted({**batch, "labels": labels}).loss)
+    assert after == pytest.approx(own, abs=1e-5)
+    fresh = CpoolForCausalLM.of(method().build(tiny.backbone("gpt2")))
+    fresh.begin_task(TASKS[0])
+    with torch.no_grad():
+        assert after < 0.97 * float(fresh(**rows).loss)
+    assert same(backbone, weights(model.backbone))
+
+    learner = learned(tiny.backbone("llama"))
+    model = CpoolForCausalLM.of(learner.model)
+    kept = [block.detach().clone() for block in pool(model).blocks]
+    teach(model, 1, tmp_path, "a third")
+    assert model.prompted.tasks == [(0,), (1,), (2,)]
+    assert all(torch.equal(a, b) for a, b in zip(kept, pool(model).blocks[:2], strict=True))
+    with pytest.raises(DataError, match=r"'a_third', the same as an earlier one"):
+        model.begin_task("a_third")
+    with pytest.raises(DataError, match="the name of a task"):
+        model.begin_task(" ")
+    assert model.begin_task("a fourth") == 3
+    assert model.runs("a fourth")
+    assert not model.runs("a third")
+
+
+def test_a_task_of_free_text_takes_no_label_of_a_model_that_classified() -> None:
+    torch.manual_seed(0)
+    prompted = PromptTuning(length=2, labels=("cat", "dog", "bird")).build(tiny.backbone("llama"))
+    prompted.begin_task([0, 1])
+    model = CpoolForCausalLM.of(prompted)
+    model.begin_task(TASKS[0])
+    assert model.prompted.tasks == [(0, 1), (3,)]
+    assert model.runs(TASKS[0])
+    model(**stacked(model.rows(TEXTS[0], ANSWERS[0]))).loss.backward()
+
+
+def test_a_pipeline_goes_on_as_the_learner_from_a_folder_too(base, tmp_path) -> None:
+    learner = learned(load_backbone(base))
+    model = CpoolForCausalLM.of(learner.model)
+    texts = [TEXTS[0][0], TEXTS[1][0], TEXTS[1][2]]
+    batch = learner.model.prepare(texts, room=5)
+    ids = learner.model.generate(batch, **NEW)
+    expected = model.backbone.processor.batch_decode(ids, skip_special_tokens=True)
+    model.save_pretrained(tmp_path / "mine")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "mine")
+    assert type(again) is CpoolForCausalLM
+    assert same(model.state_dict(), again.state_dict())
+    state = load_file(tmp_path / "mine" / "model.safetensors")
+    assert not [key for key in state if "prompter" not in key]
+    for one in (model, again, str(tmp_path / "mine")):
+        go_on = pipeline("text-generation", model=one, tokenizer=str(base))
+        for size in (1, 3):
+            found = go_on(texts, batch_size=size, return_full_text=False, **NEW)
+            assert [row[0]["generated_text"] for row in found] == expected
+    # The names of tasks are kept, so that none comes twice.
+    again.begin_task("a third")
+    again.end_task([stacked(again.rows(TEXTS[0], ANSWERS[0]))])
+    again.save_pretrained(tmp_path / "more")
+    assert json.loads((tmp_path / "more" / "config.json").read_text())["task_names"] == {
+        "2": "a third"
+    }
+    more = CpoolForCausalLM.from_pretrained(tmp_path / "more")
+    with pytest.raises(DataError, match="the same as an earlier one"):
+        more.begin_task("a third")
+
+
+def test_push_to_hub_uploads_the_folder_of_a_model_of_completions(base, monkeypatch) -> None:
+    model = CpoolForCausalLM.of(learned(load_backbone(base)).model)
+    seen = []
+
+    class Api:
+        def create_repo(self, name, **options):
+            return type("Repo", (), {"repo_id": name})()
+
+        def create_commit(self, repo_id, operations, **options):
+            seen.extend(sorted(part.path_in_repo for part in operations))
+
+    class Card:
+        def save(self, path) -> None:
+            Path(path).write_text("A pool of prompts.")
+
+    from transformers.utils import hub
+
+    monkeypatch.setattr(hub, "hf_api", Api)
+    monkeypatch.setattr(hub, "create_and_tag_model_card", lambda *a, **k: Card())
+    with pytest.raises(ConfigError, match="a folder of this machine"):
+        model.push_to_hub("mine")
+    model.base = "somebody/tiny-llama"
+    model.push_to_hub("mine")
+    assert seen == ["README.md", "config.json", "generation_config.json", "model.safetensors"]
