@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, Trainer, pipeline
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Trainer, pipeline
 
-from cpool.backbones import load_backbone
+from cpool.backbones import load_backbone, wrap_model
 from cpool.data import as_completions
 from cpool.errors import ConfigError, DataError
 from cpool.interop.transformers import CpoolForCausalLM, TaskCallback
@@ -97,6 +99,65 @@ def test_a_trainer_teaches_a_new_model_and_goes_on_with_a_learners(tmp_path) -> 
     assert model.begin_task("a fourth") == 3
     assert model.runs("a fourth")
     assert not model.runs("a third")
+
+
+WORDS = {
+    "plain": {},
+    "template": {"template": "please {{ text }} help:"},
+    "chat": {"template": "my {{ text }} now", "chat": True},
+}
+
+
+def talking(kind: str = "llama"):
+    """Return a new backbone whose tokenizer has a chat template."""
+    backbone = tiny.new(kind)
+    backbone.processor.chat_template = (
+        "{% for m in messages %}the {{ m['content'] }} help{% endfor %}"
+        "{% if add_generation_prompt %} please{% endif %}"
+    )
+    return backbone
+
+
+@pytest.mark.parametrize("words", WORDS)
+@pytest.mark.parametrize("answers", ["completions", "labels"])
+def test_rows_are_what_a_learner_reads_of_the_same_texts(words, answers) -> None:
+    torch.manual_seed(0)
+    prompted = method(**WORDS[words], answers=answers).build(talking())
+    model = CpoolForCausalLM.of(prompted)
+    model.begin_task(TASKS[0])
+    made = prompted.prepare(TEXTS[0], ANSWERS[0])
+    rows = model.rows(TEXTS[0], ANSWERS[0])
+    for row, found in enumerate(rows):
+        text = tiny.unpadded({k: made[k] for k in ("input_ids", "attention_mask")}, row)
+        (said,) = made["completion"][row : row + 1]
+        ids = [*text["input_ids"][0].tolist(), *said[said != -100].tolist()]
+        assert found["input_ids"][found["attention_mask"].bool()].tolist() == ids
+        assert (
+            found["labels"][found["labels"] != -100].tolist() == ids[-int((said != -100).sum()) :]
+        )
+    torch.testing.assert_close(stacked(rows)["query"], made["query"], atol=1e-5, rtol=1e-5)
+    if answers == "completions":
+        labels = torch.zeros(len(TEXTS[0]), dtype=torch.int64)
+        own = prompted({**made, "labels": labels}, task=0).loss
+        torch.testing.assert_close(model(**stacked(rows)).loss, own, atol=1e-5, rtol=1e-5)
+
+
+def test_a_space_stands_between_a_text_and_its_completion() -> None:
+    """One of the user's own is no second one, and none is put where the template ends a line."""
+    model = CpoolForCausalLM.of(method(template="{{ text }}").build(spelling()))
+    letters = model.backbone.processor
+    for said, text in (("no", "a"), (" no", "a"), ("no", "a\n")):
+        (row,) = model.rows([text], [said])
+        gap = "" if text.endswith("\n") else " "
+        expected = [*letters.encode(f"{text}{gap}no"), letters.eos_token_id]
+        assert row["input_ids"].tolist() == expected
+
+
+def spelling():
+    """Return a backbone whose tokenizer spells, with white space as letters."""
+    core = Tokenizer(BPE({c: i for i, c in enumerate("#anol \n:bLe")}, [], unk_token="#"))
+    words = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="#", eos_token="#")
+    return wrap_model(tiny.language_model("llama"), words, name="tiny-letters")
 
 
 def test_a_task_of_free_text_takes_no_label_of_a_model_that_classified() -> None:

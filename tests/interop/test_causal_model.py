@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, GenerationConfig, Trainer
 
 from cpool.backbones import Backbone
-from cpool.errors import ConfigError, DataError
+from cpool.errors import BackboneError, ConfigError, DataError
 from cpool.interop.transformers import CpoolConfig, CpoolForCausalLM, TaskCallback
 from cpool.interop.transformers.completions import asked
 from cpool.interop.transformers.config import described
@@ -21,10 +21,11 @@ ANIMALS = ["the cat sleeps", "a dog runs", "the bird eats in the tree", "a small
 MONEY = ["lost card", "bank loan open", "please close my card now", "send the stolen card"] * 2
 TEXTS = (ANIMALS, MONEY)
 ANSWERS = (["red house", "green"] * 4, ["pay now", "close"] * 4)
+BARE = {"template": "{{ text }}"}  # no words around a text; those have tests of their own
 KINDS = {
-    "tokens": lambda: PromptTuning(length=3),
-    "long": lambda: PromptTuning(length=9),  # so long that it is run once for all rows
-    "prefix": lambda: PrefixTuning(length=3, init="random"),
+    "tokens": lambda: PromptTuning(length=3, **BARE),
+    "long": lambda: PromptTuning(length=9, **BARE),  # so long that it is run once for all rows
+    "prefix": lambda: PrefixTuning(length=3, init="random", **BARE),
 }
 NEW = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None}
 
@@ -203,6 +204,11 @@ def test_what_does_not_fit_is_refused():
         model.begin_task([0, 1])
     with pytest.raises(DataError, match="a completion for each"):
         model.rows(ANIMALS, ["red"])
+    for nothing in ("", " "):
+        with pytest.raises(DataError, match=r"completions with words; got '"):
+            model.rows(["the cat", "a dog"], [" red", nothing])
+        with pytest.raises(DataError, match=r"non-empty texts; got .* at position 1"):
+            model.rows(["the cat", nothing], [" red", "red"])
     with pytest.raises(DataError, match=r"at most 61 tokens.*in row 1"):
         model.rows(["a cat", "a cat " * 40], ["red", "red"])
     model.begin_task(TASKS[0])
@@ -217,3 +223,10 @@ def test_what_does_not_fit_is_refused():
         model.begin_task(TASKS[0])
     assert not model.running
     assert model.begin_task(TASKS[1]) == 1
+
+
+def test_a_completion_has_an_end_or_is_refused():
+    model = CpoolForCausalLM.of(KINDS["tokens"]().build(tiny.new("llama")))
+    model.backbone.processor.eos_token = None
+    with pytest.raises(BackboneError, match=r"an end token.*Set tokenizer\.eos_token"):
+        model.rows(["the cat"], ["red"])

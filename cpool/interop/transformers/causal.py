@@ -121,12 +121,17 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
     def rows(self, texts: Sequence[str], completions: Sequence[str]) -> list[dict[str, Tensor]]:
         """Return a data set for a Trainer: texts, what shall follow each, and the end of the text.
 
+        The words of the method's template are put around each text, and a space before a completion
+        that begins without one, unless there is white space already.
+
         Args:
             texts: what is asked.
-            completions: what is answered; with a space in front where words have one.
+            completions: what is answered.
 
         Raises:
-            DataError: a row that does not fit beside the prompts, or texts without completions.
+            DataError: a row that does not fit beside the prompts, or one without a text or
+                completion.
+            BackboneError: a tokenizer without an end token.
         """
         return completion_rows(self, texts, completions)
 
