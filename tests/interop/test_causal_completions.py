@@ -8,11 +8,17 @@ import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Trainer, pipeline
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+    Trainer,
+    pipeline,
+)
 
-from cpool.backbones import load_backbone, wrap_model
+from cpool.backbones import TruncationWarning, load_backbone, wrap_model
 from cpool.data import as_completions
-from cpool.errors import ConfigError, DataError
+from cpool.errors import ConfigError, DataError, StateError
 from cpool.interop.transformers import CpoolForCausalLM, TaskCallback
 from cpool.learner import Learner
 from cpool.methods import PromptTuning
@@ -33,7 +39,7 @@ def base(tmp_path_factory) -> Path:
     """A folder of a frozen model."""
     folder = tmp_path_factory.mktemp("llama")
     tiny.language_model("llama").save_pretrained(folder)
-    tiny.backbone("llama").processor.save_pretrained(folder)
+    talking().processor.save_pretrained(folder)
     return folder
 
 
@@ -160,6 +166,71 @@ def spelling():
     return wrap_model(tiny.language_model("llama"), words, name="tiny-letters")
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+@pytest.mark.parametrize("words", WORDS)
+def test_a_prompt_is_chosen_by_the_text_without_the_words(kind, words) -> None:
+    learner = learned(talking(kind), **WORDS[words])
+    model = CpoolForCausalLM.of(learner.model)
+    texts, seen = TEXTS[0][:2] + TEXTS[1][:2], []
+    policy = learner.model.prompter.branches["prompt"].policy
+    policy.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    made = learner.model.prepare(texts, room=5)
+    expected = learner.model.generate(made, **NEW)
+    given = tiny.padded(model.backbone.prepare(texts), 1, "left")
+    ids = model.generate(**given, **NEW)
+    width = given["input_ids"].shape[1]
+    assert torch.equal(ids[:, :width], given["input_ids"])
+    assert torch.equal(ids[:, width:], expected)
+    torch.testing.assert_close(*seen, atol=1e-5, rtol=1e-5)
+    few = learner.model.generate(made, max_new_tokens=2, do_sample=False)
+    model.generation_config = GenerationConfig(max_new_tokens=2, do_sample=False)
+    assert torch.equal(model.generate(**given)[:, width:], few)
+
+
+@pytest.mark.parametrize("words", ["plain", "template"])
+def test_what_leaves_no_room_for_new_words_is_cut_with_one_warning(words) -> None:
+    learner = learned(talking(), **WORDS[words])
+    model = CpoolForCausalLM.of(learner.model)
+    texts = ["the cat sleeps", "a dog runs " * 30, "lost card " * 40]
+    with pytest.warns(TruncationWarning):
+        batch = learner.model.prepare(texts, room=5)
+    expected = model.backbone.processor.batch_decode(
+        learner.model.generate(batch, **NEW), skip_special_tokens=True
+    )
+    go_on = pipeline("text-generation", model=model, tokenizer=model.backbone.processor)
+    with pytest.warns(TruncationWarning) as warned:
+        found = go_on(texts, batch_size=3, return_full_text=False, **NEW)
+    (warning,) = [w for w in warned if w.category is TruncationWarning]
+    assert str(warning.message) == "2 texts were longer than 56 tokens; the end was cut."
+    assert [row[0]["generated_text"] for row in found] == expected
+    with pytest.raises(ConfigError, match=r"fewer new words \(max_new_tokens\)"):
+        go_on(texts[0], max_new_tokens=61)
+
+
+def test_a_chat_is_no_text_to_put_words_around() -> None:
+    backbone = talking()
+    backbone.processor.chat_template = backbone.processor.chat_template.replace("the", "<s>", 1)
+    said = [{"role": "user", "content": TEXTS[0][0]}]
+    for words, refused in (("plain", False), ("template", True)):
+        model = CpoolForCausalLM.of(learned(backbone, **WORDS[words]).model)
+        go_on = pipeline("text-generation", model=model, tokenizer=backbone.processor)
+        if refused:
+            with pytest.raises(DataError, match=r"no text, \['<s>'\].*plain texts in place of"):
+                go_on(said, **NEW)
+        else:
+            assert go_on(said, **NEW)[0]["generated_text"][1]["role"] == "assistant"
+
+
+def test_before_a_task_and_where_others_make_the_rows_it_says_so() -> None:
+    model = CpoolForCausalLM.of(method(**WORDS["template"]).build(talking()))
+    batch = model.backbone.prepare(TEXTS[0])
+    with pytest.raises(StateError, match="begun at least one task"):
+        model.generate(**batch, **NEW)
+    model.begin_task(TASKS[0])
+    with pytest.raises(ConfigError, match=r"others make the rows; got .*please .* help:"):
+        model.base_model(**batch)
+
+
 def test_a_task_of_free_text_takes_no_label_of_a_model_that_classified() -> None:
     torch.manual_seed(0)
     prompted = PromptTuning(length=2, labels=("cat", "dog", "bird")).build(tiny.backbone("llama"))
@@ -171,8 +242,9 @@ def test_a_task_of_free_text_takes_no_label_of_a_model_that_classified() -> None
     model(**stacked(model.rows(TEXTS[0], ANSWERS[0]))).loss.backward()
 
 
-def test_a_pipeline_goes_on_as_the_learner_from_a_folder_too(base, tmp_path) -> None:
-    learner = learned(load_backbone(base))
+@pytest.mark.parametrize("words", WORDS)
+def test_a_pipeline_goes_on_as_the_learner_from_a_folder_too(words, base, tmp_path) -> None:
+    learner = learned(load_backbone(base), **WORDS[words])
     model = CpoolForCausalLM.of(learner.model)
     texts = [TEXTS[0][0], TEXTS[1][0], TEXTS[1][2]]
     batch = learner.model.prepare(texts, room=5)
@@ -189,6 +261,11 @@ def test_a_pipeline_goes_on_as_the_learner_from_a_folder_too(base, tmp_path) -> 
         for size in (1, 3):
             found = go_on(texts, batch_size=size, return_full_text=False, **NEW)
             assert [row[0]["generated_text"] for row in found] == expected
+            whole = go_on(texts, batch_size=size, **NEW)
+            assert all(
+                row[0]["generated_text"].startswith(text)
+                for row, text in zip(whole, texts, strict=True)
+            )
     # The names of tasks are kept, so that none comes twice.
     again.begin_task("a third")
     again.end_task([stacked(again.rows(TEXTS[0], ANSWERS[0]))])

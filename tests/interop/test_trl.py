@@ -15,7 +15,7 @@ from tests.interop.trained import same, weights  # noqa: E402
 def test_sft_trainer_teaches_the_prompt_the_completions(tmp_path):
     torch.manual_seed(0)
     backbone = tiny.new("llama")
-    model = CpoolForCausalLM.of(PromptTuning(length=2).build(backbone))
+    model = CpoolForCausalLM.of(PromptTuning(length=2, template="{{ text }}").build(backbone))
     before = weights(backbone)
     rows = {"prompt": tiny.raw("llama", 8), "completion": [" red bird", " bank loan"] * 4}
     data = datasets.Dataset.from_dict(rows)

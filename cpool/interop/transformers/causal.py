@@ -14,9 +14,11 @@ from cpool.inject import encode
 from cpool.interop.transformers.completions import Asked, asked, batch_of, completion_rows
 from cpool.interop.transformers.config import CpoolConfig, described
 from cpool.interop.transformers.model import Batches, CpoolModel
+from cpool.interop.transformers.wording import worded
 from cpool.language import LabelWords, readable
 from cpool.language.sharing import prompt_once
 from cpool.model import PromptedModel
+from cpool.model_checks import need_task
 from cpool.prompter import Prompts
 from cpool.readout import CompletionReadout, LabelReadout
 
@@ -147,7 +149,7 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
         """Answer a batch of texts with the scores of the next word after each of their tokens.
 
         Args:
-            input_ids: [B T].
+            input_ids: [B T], of rows as they are: `rows` puts the words of a template around texts.
             attention_mask: [B T], padded on either side.
             labels: [B T], the ids of `input_ids` where a completion is learned and −100 elsewhere;
                 adds the loss.
@@ -172,7 +174,10 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
 
     @property
     def base_model(self) -> Any:
-        """The prompted model without its output embedding; `SFTTrainer` scores words itself."""
+        """The prompted model without its output embedding; `SFTTrainer` scores words itself.
+
+        It makes the rows itself, too, so a method that puts words around a text is refused there.
+        """
         return self._base
 
     def _base(
@@ -182,6 +187,13 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
         query: Tensor | None = None,
         **ignored: Any,
     ) -> BaseModelOutput:
+        if self.prompted.passes.around != ("", ""):
+            raise ConfigError(
+                expected="a method without words around a text, since others make the rows",
+                got=f"{self.prompted.passes.surround}",
+                remedy='Build it with template="{{ text }}" and put the words into the data, or '
+                "use the Trainer of transformers and `rows`.",
+            )
         states, _ = self._states(batch_of(input_ids, attention_mask), query, ignored)
         return BaseModelOutput(last_hidden_state=states)
 
@@ -227,13 +239,22 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
     ) -> Int[Tensor, "N T"]:
         """Return the texts with the words that follow each, under the prompt chosen for it.
 
+        They follow what `prompted.prepare` makes of the same texts: the words of the method's
+        template are put around each, so the ids here are those of the texts alone, and what is
+        returned begins with them. Texts that leave no room for max_new_tokens are cut there, with
+        one warning that counts them. Rows that have the words already are for
+        `prompted.generate(batch)`.
+
         Args:
-            input_ids: [B T].
+            input_ids: [B T], of texts.
             attention_mask: [B T], padded on either side.
             **options: of `generate` of transformers, such as max_new_tokens=20.
 
         Raises:
-            ConfigError: an answer in another form than ids is asked for.
+            ConfigError: an answer in another form than ids is asked for, or more new words than
+                there are positions.
+            DataError: rows that are no texts, such as those of a chat, where words are put around
+                texts or texts are cut.
         """
         config, frozen = options.get("generation_config"), self.backbone.language_model
         own = self.generation_config
@@ -249,8 +270,10 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
                 got="return_dict_in_generate=True",
                 remedy="Ask for logits by calling the model on what was generated.",
             )
+        need_task(bool(self.prompted.tasks))
         batch = batch_of(input_ids, attention_mask)
-        new = self.prompted.generate(batch, self.told, **options)
+        room = options.get("max_new_tokens") or (config or own).max_new_tokens or 0
+        new = self.prompted.generate(worded(self.prompted, batch, room), self.told, **options)
         given = batch["input_ids"].to(new.device)
         return torch.cat([given.repeat_interleave(len(new) // len(given), dim=0), new], dim=1)
 
