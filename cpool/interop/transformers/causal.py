@@ -1,21 +1,26 @@
 """CpoolForCausalLM: words that follow a text, under learned prompts, trained on completions."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from transformers import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 
 from cpool.errors import ConfigError, DataError
 from cpool.inject import encode
+from cpool.inject.recompute import check_recomputes, recomputed
 from cpool.interop.transformers.completions import Asked, asked, batch_of, completion_rows
 from cpool.interop.transformers.config import CpoolConfig, described
 from cpool.interop.transformers.model import Batches, CpoolModel
+from cpool.interop.transformers.naming import class_named
 from cpool.interop.transformers.wording import worded
-from cpool.language import LabelWords, readable
+from cpool.language import readable
 from cpool.language.sharing import prompt_once
 from cpool.model import PromptedModel
 from cpool.model_checks import need_task
@@ -48,6 +53,8 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
     evaluation, as at generation, where nothing else is known.
     """
 
+    supports_gradient_checkpointing = True
+    gradient_checkpointing = False
     accepts_loss_kwargs = True  # the loss is divided by num_items_in_batch when that is told
 
     @classmethod
@@ -76,6 +83,7 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
                 remedy="Build one of these on a decoder such as Llama or GPT-2; train others with "
                 "cpool.Learner.",
             )
+        self._recompute: tuple[Any, int] | None = None
         # When to stop and how to draw are the frozen model's own, unless others are put here.
         self.generation_config = self.backbone.language_model.generation_config
 
@@ -90,24 +98,9 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
         """Return the class that stands for a task, the next number that is free.
 
         Raises:
-            DataError: no name, one without words, or one with those of an earlier task.
+            DataError: no name, one without words, or that of an earlier task.
         """
-        if not isinstance(task, str) or not readable(task):
-            raise DataError(
-                expected="the name of a task, such as 'capitals'",
-                got=repr(task),
-                remedy="A language model learns completions, which have no classes.",
-            )
-        readout, number = self.prompted.readout, max(self.prompted.classes, default=-1) + 1
-        if isinstance(readout, LabelReadout):
-            return [_named(readout.words, number, task)]
-        if readable(task) in (self.config.task_names or {}).values():
-            raise DataError(
-                expected="tasks each of another name",
-                got=f"{task!r}, the same as an earlier one",
-                remedy="Give it another name.",
-            )
-        return [number]
+        return [class_named(self.prompted, self.config.task_names or {}, task)]
 
     def runs(self, task: Any) -> bool:
         """Return whether the last task begun has this name."""
@@ -216,11 +209,55 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
 
         def run(rows: Mapping[str, Tensor], own: Prompts | None) -> Tensor:
             own = prompt_once(self.backbone, own, len(rows["input_ids"]))
-            return encode(self.backbone, rows, own).hidden_states[-1][:, -ids.shape[1] :].flatten(1)
+            with self._kept():
+                made = encode(self.backbone, rows, own)
+            return made.hidden_states[-1][:, -ids.shape[1] :].flatten(1)
 
         states = model.passes.by_fit(batch, prompts, run).view(*ids.shape, -1)
         penalty = torch.zeros(()) if prompts is None else prompts.loss
         return states, penalty.to(states.device)
+
+    # ---- memory -------------------------------------------------------------------------------
+
+    def _kept(self) -> AbstractContextManager[None]:
+        """Return the context of a pass, which says what its layers keep for the backward pass."""
+        if self._recompute is None or not self.training:
+            return nullcontext()
+        return recomputed(self.backbone, *self._recompute)
+
+    def _set_gradient_checkpointing(
+        self,
+        enable: bool = True,
+        gradient_checkpointing_func: Any = checkpoint,
+        every_n_layers: int = 1,
+    ) -> None:
+        """Run layers of the frozen model again in the backward pass, or no longer.
+
+        `activation_checkpointing_enable` of transformers calls it, as a Trainer does with
+        activation_checkpointing=True.
+
+        Raises:
+            ConfigError: use_reentrant=True.
+            BackboneError: a model whose layers cannot be run again.
+        """
+        self.gradient_checkpointing, self._recompute = False, None
+        if not enable:
+            return
+        options = getattr(gradient_checkpointing_func, "keywords", {})
+        if options.get("use_reentrant"):
+            raise ConfigError(
+                expected="use_reentrant=False, with which gradients reach prompts in every layer",
+                got="use_reentrant=True",
+                remedy="Leave it out of activation_checkpointing_kwargs.",
+            )
+        check_recomputes(self.backbone)
+        again = partial(gradient_checkpointing_func, use_reentrant=False)
+        self.gradient_checkpointing, self._recompute = True, (again, every_n_layers)
+
+    def enable_input_require_grads(self) -> None:
+        """Leave the frozen embedding as it is: the prompts bring the gradient."""
+
+    # ---- words --------------------------------------------------------------------------------
 
     def get_output_embeddings(self) -> Any:
         """Return the frozen output embedding."""
@@ -276,21 +313,3 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
         new = self.prompted.generate(worded(self.prompted, batch, room), self.told, **options)
         given = batch["input_ids"].to(new.device)
         return torch.cat([given.repeat_interleave(len(new) // len(given), dim=0), new], dim=1)
-
-
-def _named(words: LabelWords, number: int, task: str) -> int:
-    """Give a class the name of a task, and return its number: `number`, or the next without a name.
-
-    Raises:
-        DataError: no words, or those of an earlier task.
-    """
-    named = words.names
-    if (named or ())[number : number + 1] != (readable(task),):
-        words.more([task])
-        number = len(words.names or ()) - 1
-    try:
-        words.expect([number])
-    except DataError:
-        words.names = named
-        raise
-    return number
