@@ -1,5 +1,6 @@
 """Activation checkpointing of a frozen model: the same gradients of its prompts, in less memory."""
 
+import threading
 from functools import partial
 
 import pytest
@@ -72,6 +73,19 @@ def test_layers_that_are_run_again_give_the_same_gradients(kind, what) -> None:
     assert not model.is_activation_checkpointing
     assert torch.equal(model.generate(**batch, **options), ids)
     assert stepped(model)[1] > 0.9 * whole
+
+
+def test_a_backward_pass_in_another_thread_finds_the_prompts() -> None:
+    """On a GPU it is one, to which the context of the pass is unknown."""
+    model = begun("llama", "prefix")
+    expected, _ = stepped(model)
+    model.activation_checkpointing_enable()
+    loss = model(**stacked(model.rows(TEXTS, ANSWERS))).loss
+    thread = threading.Thread(target=loss.backward)
+    thread.start()
+    thread.join()
+    found = [parameter.grad for parameter in model.prompted.parameters()]
+    torch.testing.assert_close(found, expected[1:], atol=1e-6, rtol=1e-5)
 
 
 def test_a_trainer_learns_the_same_with_it(tmp_path) -> None:

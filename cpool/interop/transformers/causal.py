@@ -55,6 +55,7 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
 
     supports_gradient_checkpointing = True
     gradient_checkpointing = False
+    _recompute: tuple[Any, int] | None = None  # how layers are run again, and one of how many
     accepts_loss_kwargs = True  # the loss is divided by num_items_in_batch when that is told
 
     @classmethod
@@ -83,7 +84,6 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
                 remedy="Build one of these on a decoder such as Llama or GPT-2; train others with "
                 "cpool.Learner.",
             )
-        self._recompute: tuple[Any, int] | None = None
         # When to stop and how to draw are the frozen model's own, unless others are put here.
         self.generation_config = self.backbone.language_model.generation_config
 
