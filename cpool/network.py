@@ -122,7 +122,7 @@ class PromptedNetwork(nn.Module):
             raise ConfigError(
                 expected=f"prompts shorter than the {backbone.max_tokens} positions of the model",
                 got=f"{taken} tokens of prompts, and labels or new words",
-                remedy="Choose fewer or shorter prompts, or fewer new words.",
+                remedy="Choose fewer or shorter prompts, or fewer new words (max_new_tokens).",
             )
         return left
 
