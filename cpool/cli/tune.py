@@ -99,6 +99,11 @@ def generate_words(
     folder: Path, texts: list[str], file: Path | None, options: dict[str, Any], device: str | None
 ) -> None:
     """Print what the language model adds to each text."""
+    tokens = options.get("max_new_tokens")
+    if tokens is not None and tokens < 1:
+        raise ConfigError(
+            expected="--tokens of at least 1", got=str(tokens), remedy="Ask for one word or more."
+        )
     rows = _texts(texts, file)
     for words in Tuned.load(folder, device=device).generate(rows, **options):
         typer.echo(words.strip())

@@ -210,6 +210,7 @@ def test_the_same_from_the_shell(decoder, tmp_path) -> None:
         (["predict", "{out}", "--file", "{out}/none.txt"], "none.txt"),
         (["predict", "{out}", "x", "--file", "{out}/none.txt"], "or --file; got both"),
         (["predict", "{out}/model", "x"], "tuned.json"),
+        (["generate", "{out}", "x", "--tokens", "0"], "--tokens of at least 1; got 0"),
         (["add", "{out}", "--data", "{out}/none.csv", "--task", "x"], "none.csv"),
     ],
 )
