@@ -6,13 +6,14 @@ from cpool.language.scoring import score_labels
 from cpool.language.surround import Surround
 from cpool.language.template import Template
 from cpool.language.trie import LabelTrie, label_trie
-from cpool.language.words import LabelWords, readable
+from cpool.language.words import LabelWords, check_readable, readable
 
 __all__ = [
     "LabelTrie",
     "LabelWords",
     "Surround",
     "Template",
+    "check_readable",
     "generate",
     "label_trie",
     "padding",
