@@ -21,6 +21,7 @@ from cpool.policies import Everything, GaussianRouter, Policy
 from cpool.pool import PromptPool
 from cpool.prompter import Branch, Prompter, Site
 from cpool.readout import AnyReadout, LabelReadout
+from cpool.rules.content_free import ContentFree
 from cpool.settings import is_whole
 
 __all__ = ["LabelMethod"]
@@ -78,6 +79,16 @@ class LabelMethod(Method):
         else:
             self.need(is_whole(own.length) and own.length >= 1, "length", "at least 1")
 
+    def need_one_prompt(self) -> None:
+        """Raise ConfigError where labels shall be calibrated that a slot never scores."""
+        own: Any = self
+        self.need(isinstance(own.calibrate, bool), "calibrate", "true or false")
+        self.need(
+            not own.calibrate or own.slots == "shared",
+            "calibrate",
+            'false with slots="task", where a prompt scores no labels of other tasks',
+        )
+
     def tuned(
         self,
         backbone: Backbone,
@@ -113,7 +124,8 @@ class LabelMethod(Method):
             init_next=(lambda pool: from_slot(pool, -1)) if start == "last" else None,
             nearest=start == "nearest",
         )
-        return self.model(backbone, words, Prompter([branch]), routed=not shared)
+        rules = [ContentFree()] if getattr(own, "calibrate", False) else []
+        return self.model(backbone, words, Prompter([branch]), routed=not shared, rules=rules)
 
     @classmethod
     def token_start(

@@ -7,6 +7,7 @@ from cpool.backbones import Backbone
 from cpool.language import Template
 from cpool.methods._language import LabelMethod
 from cpool.model import PromptedModel
+from cpool.rules.content_free import BLANK, ContentFree
 from cpool.rules.template_search import TemplateSearch
 from cpool.settings import is_whole
 
@@ -28,6 +29,8 @@ class PromptSearch(LabelMethod):
         rows: training rows of each task at most, drawn at random.
         score: "accuracy", or "loss", the log-probability of the right label, in which confident
             mistakes cost much: a template that is right less often may win by it.
+        calibrate: take off the scores after texts without content, see `ZeroShot`; candidates are
+            compared as they would be used, each with its own taken off.
     """
 
     name: ClassVar[str] = "prompt_search"
@@ -47,6 +50,7 @@ class PromptSearch(LabelMethod):
     )
     rows: int = 64
     score: Literal["accuracy", "loss"] = "accuracy"
+    calibrate: bool = False
 
     def __post_init__(self) -> None:
         """Refuse candidates that are no templates, and scores that are none."""
@@ -58,6 +62,7 @@ class PromptSearch(LabelMethod):
         self.need(bool(self.candidates), "candidates", "with at least one template")
         self.need(is_whole(self.rows) and self.rows >= 1, "rows", "at least 1")
         self.need(self.score in ("accuracy", "loss"), "score", '"accuracy" or "loss"')
+        self.need(isinstance(self.calibrate, bool), "calibrate", "true or false")
 
     def compose(self, backbone: Backbone) -> PromptedModel:
         """The language model, the words around a text, and the scores of the labels."""
@@ -65,5 +70,7 @@ class PromptSearch(LabelMethod):
         surround = self.surround(words)
         sources = dict.fromkeys((self.template, *self.candidates))  # each once, in order
         templates = [Template(source) for source in sources]
-        rule = TemplateSearch(surround, templates, self.rows, self.score)
-        return self.model(backbone, words, surround=surround, rules=[rule])
+        blank = BLANK if self.calibrate else ()
+        rule = TemplateSearch(surround, templates, self.rows, self.score, blank)
+        rules = [rule, *([ContentFree(blank)] if self.calibrate else [])]
+        return self.model(backbone, words, surround=surround, rules=rules)
