@@ -14,7 +14,7 @@ from cpool.initialisers import (
     from_vocabulary,
     uniform,
 )
-from cpool.language import LabelWords, Surround, Template
+from cpool.language import LabelWords, Surround, Template, TemplateLike
 from cpool.methods.base import Method
 from cpool.model import PromptedModel
 from cpool.policies import Everything, GaussianRouter, Policy
@@ -32,8 +32,9 @@ class LabelMethod(Method):
     """Base of methods that score `log p(label | prompts, template(text))` for every class.
 
     Attributes:
-        template: the words around a text (Jinja; `cpool.language.Template`), the same in training
-            and at test.
+        template: the words around a text (Jinja), the same in training and at test; a
+            `cpool.language.Template`, its words, or the `pathlib.Path` of a file with them, which
+            is read at once: what is recorded are the words.
         labels: what class number i is called; the names of the stream, made readable, when None.
         normalise: "sum" or "mean" of the log-probabilities of a label's tokens.
         end: whether the end-of-text token closes each label: "auto" where one label begins another.
@@ -41,7 +42,7 @@ class LabelMethod(Method):
             the assistant's answer, without a space before them; for instruction-tuned models.
     """
 
-    template: str = "{{ text }}\nLabel:"
+    template: TemplateLike = "{{ text }}\nLabel:"
     labels: tuple[str, ...] | None = None
     normalise: Literal["sum", "mean"] = "sum"
     end: Literal["auto", "always", "never"] = "auto"
@@ -49,7 +50,7 @@ class LabelMethod(Method):
 
     def __post_init__(self) -> None:
         """Refuse a template without a place for the text, and names that are not."""
-        Template(self.template)
+        object.__setattr__(self, "template", Template.of(self.template).source)
         self.need(self.normalise in ("sum", "mean"), "normalise", '"sum" or "mean"')
         self.need(isinstance(self.chat, bool), "chat", "true or false")
         self.need(self.end in ("auto", "always", "never"), "end", '"auto", "always" or "never"')
@@ -59,6 +60,12 @@ class LabelMethod(Method):
         )
         self.need(right, "labels", "with a name of its own for every class")
 
+    @property
+    def template_text(self) -> str:
+        """The words of the template, whatever it was given as."""
+        assert isinstance(self.template, str)
+        return self.template
+
     def words(self, backbone: Backbone) -> LabelWords:
         """Return the words of the classes, none of which is known yet."""
         before = "" if self.chat else " "
@@ -66,7 +73,7 @@ class LabelMethod(Method):
 
     def surround(self, words: LabelWords) -> Surround:
         """Return the template, to be filled with what is known of the classes."""
-        return Surround(Template(self.template), words, chat=self.chat)
+        return Surround(Template.of(self.template), words, chat=self.chat)
 
     def need_start(self, known: tuple[str, ...]) -> None:
         """Raise ConfigError unless init, text, length and slots of a tuned prompt go together."""

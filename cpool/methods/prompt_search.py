@@ -1,10 +1,11 @@
 """PromptSearch: the best of several hard prompts, chosen on the training rows."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from cpool.backbones import Backbone
-from cpool.language import Template
+from cpool.language import Template, TemplateLike
 from cpool.methods._language import LabelMethod
 from cpool.model import PromptedModel
 from cpool.rules.content_free import BLANK, ContentFree
@@ -25,7 +26,8 @@ class PromptSearch(LabelMethod):
     the best sum so far is used. It may change with a task, and no old row is needed for that.
 
     Attributes:
-        candidates: tried beside `template`, which is the first; of equal ones the first is taken.
+        candidates: tried beside `template`, which is the first, and given as it is; of equal ones
+            the first is taken.
         rows: training rows of each task at most, drawn at random.
         score: "accuracy", or "loss", the log-probability of the right label, in which confident
             mistakes cost much: a template that is right less often may win by it.
@@ -38,7 +40,7 @@ class PromptSearch(LabelMethod):
     prompts: ClassVar[bool] = False
     closed_form: ClassVar[bool] = True
 
-    candidates: tuple[str, ...] = (
+    candidates: tuple[TemplateLike, ...] = (
         "Text: {{ text }}\nLabel:",
         "{{ text }}\nCategory:",
         "{{ text }}\nThis is about",
@@ -55,10 +57,10 @@ class PromptSearch(LabelMethod):
     def __post_init__(self) -> None:
         """Refuse candidates that are no templates, and scores that are none."""
         super().__post_init__()
-        several = not isinstance(self.candidates, str)
-        self.need(several, "candidates", "as a list of templates, not one text")
-        for candidate in self.candidates:
-            Template(candidate)
+        several = not isinstance(self.candidates, str | Path | Template)
+        self.need(several, "candidates", "as a list of templates, not a single one")
+        texts = tuple(Template.of(candidate).source for candidate in self.candidates)
+        object.__setattr__(self, "candidates", texts)
         self.need(bool(self.candidates), "candidates", "with at least one template")
         self.need(is_whole(self.rows) and self.rows >= 1, "rows", "at least 1")
         self.need(self.score in ("accuracy", "loss"), "score", '"accuracy" or "loss"')
@@ -69,7 +71,7 @@ class PromptSearch(LabelMethod):
         words = self.words(backbone)
         surround = self.surround(words)
         sources = dict.fromkeys((self.template, *self.candidates))  # each once, in order
-        templates = [Template(source) for source in sources]
+        templates = [Template.of(source) for source in sources]
         blank = BLANK if self.calibrate else ()
         rule = TemplateSearch(surround, templates, self.rows, self.score, blank)
         rules = [rule, *([ContentFree(blank)] if self.calibrate else [])]

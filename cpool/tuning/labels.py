@@ -79,7 +79,7 @@ def _methods(backbone: Backbone, labels: tuple[str, ...], template: str | None) 
     """Return what is compared; the last one is kept."""
     if not backbone.has_words:
         return [NCM(), PromptRidge()]
-    around = template or ZeroShot.template
+    around = template or ZeroShot().template_text
     # Closed labels, so that a label of a later task may begin one of these.
     shared: dict[str, Any] = {"labels": None, "end": "always"}
     listed = "Labels: {{ labels | join(', ') }}.\n" + around
@@ -104,7 +104,7 @@ def _measured(
     seconds = time.perf_counter() - started
     row = method.name
     if isinstance(method, ZeroShot):
-        row = "hard prompt, labels listed" if "labels" in method.template else "hard prompt"
+        row = "hard prompt, labels listed" if "labels" in method.template_text else "hard prompt"
     return {
         "row": row,
         "accuracy": float((answers == held.y).mean()),

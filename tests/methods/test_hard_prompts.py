@@ -12,7 +12,7 @@ import torch
 from cpool.errors import CheckpointError, ConfigError
 from cpool.language import Template
 from cpool.learner import Learner
-from cpool.methods import FewShot, PromptSearch
+from cpool.methods import FewShot, Joint, PromptSearch, ZeroShot
 from cpool.seeding import seeded
 from tests import tiny
 from tests.common.rows import LABELS, SHOWN
@@ -216,6 +216,32 @@ def test_a_choice_is_loaded_with_its_scores(tmp_path) -> None:
 def test_a_search_over_nothing_is_refused(options, says) -> None:
     with pytest.raises(ConfigError, match=says):
         PromptSearch(**options)
+
+
+def test_a_template_may_be_a_file_and_its_words_are_what_is_recorded(tmp_path) -> None:
+    path = tmp_path / "prompt.jinja"
+    path.write_text("my {{ text }} now\n", encoding="utf-8")
+    words = "my {{ text }} now"
+    for given in (path, Template(words), words):
+        assert ZeroShot(template=given) == ZeroShot(template=words)
+        found = PromptSearch(template=given, candidates=(given, "{{ text }} dog"))
+        assert found.hyper_parameters()["candidates"] == (words, "{{ text }} dog")
+        joint = Joint(of="prompt_search", options={"template": given, "candidates": [given]})
+        assert joint.options == {"template": words, "candidates": [words]}
+    run = learner(ZeroShot(labels=LABELS, template=path))
+    run.run(stream("llama"), tmp_path / "run")
+    path.unlink()
+    manifest = (tmp_path / "run" / "manifest.json").read_text(encoding="utf-8")
+    assert words in manifest and "prompt.jinja" not in manifest
+    again = Learner.load(tmp_path / "run", tiny.backbone("llama"), device="cpu", quiet=True)
+    assert np.array_equal(again.predict_proba(TEXTS), run.predict_proba(TEXTS))
+    for make in (
+        lambda: ZeroShot(template=path),
+        lambda: PromptSearch(candidates=(path,)),
+        lambda: Joint(of="zero_shot", options={"template": path}),
+    ):
+        with pytest.raises(ConfigError, match=r"a template file.*prompt\.jinja: No such file"):
+            make()
 
 
 def test_the_default_candidates_differ_and_some_list_the_labels() -> None:

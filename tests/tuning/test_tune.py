@@ -276,6 +276,25 @@ def test_the_same_from_the_shell(decoder, tmp_path) -> None:
     assert words.exit_code == 0, words.output
 
 
+def test_a_template_comes_from_a_file_behind_an_at(decoder, tmp_path) -> None:
+    data, path = write(tmp_path / "a.csv", LABELS), tmp_path / "intent.jinja"
+    path.write_text("my {{ text }} now\n", encoding="utf-8")
+    common = ["tune", "--data", data, "--backbone", decoder, "--epochs", 1, "--device", "cpu"]
+    done = shell(*common, "--out", tmp_path / "mine", "--template", f"@{path}")
+    assert done.exit_code == 0, done.output
+    tuned = Tuned.load(tmp_path / "mine", device="cpu")
+    assert tuned.learner.model.method.template == "my {{ text }} now"
+    manifest = (tmp_path / "mine" / "model" / "manifest.json").read_text(encoding="utf-8")
+    assert "intent.jinja" not in manifest
+    done = shell(*common, "--out", tmp_path / "other", "--template", "@{{ text }} now")
+    assert done.exit_code == 0, done.output  # words that begin so are words
+    done = shell(*common, "--out", tmp_path / "third", "--template", f"@{tmp_path}/gone.jinja")
+    assert done.exit_code == 2
+    assert "gone.jinja: No such file" in done.stderr
+    same = tune(rows(LABELS), decoder, tmp_path / "fourth", template=path, **FAST)
+    assert same.learner.model.method.template == "my {{ text }} now"
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
