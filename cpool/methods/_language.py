@@ -7,6 +7,7 @@ from cpool.backbones import Backbone
 from cpool.errors import BackboneError
 from cpool.heads import Head, LabelHead
 from cpool.initialisers import (
+    FIRST,
     Initialiser,
     from_labels,
     from_slot,
@@ -147,8 +148,10 @@ class LabelMethod(Method):
             return uniform(-0.5, 0.5)
         if init == "text":
             return from_text(backbone, text)
-        table = cls.token_embedding(backbone).weight
-        return from_vocabulary(table) if init == "vocabulary" else from_labels(backbone, words)
+        cls.token_embedding(backbone)
+        if init == "labels":
+            return from_labels(backbone, words)
+        return from_vocabulary(backbone.word_table(FIRST))
 
     @staticmethod
     def token_embedding(backbone: Backbone) -> Any:
