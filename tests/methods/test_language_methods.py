@@ -126,6 +126,38 @@ def test_a_task_answers_with_its_own_prompt_and_labels_and_earlier_ones_stay() -
         assert label in tasks[int(slot)].classes
 
 
+def test_a_batch_that_is_routed_to_one_slot_holds_its_prefix_once() -> None:
+    """Untold as told, in scores and in words, and what is answered stays the same."""
+    run = learner(PrefixTuning(length=3, labels=LABELS, template=TEMPLATE, init="random"))
+    tasks = stream("llama")
+    run.run(tasks)
+    model = run.model.eval()
+    texts = [x for x in tasks[0].test.x for _ in range(3)]
+    slots = run.explain(texts).slots["prompt"][:, 0]
+    texts = [text for text, slot in zip(texts, slots, strict=True) if slot == slots[0]]
+    assert len(texts) > 3
+    batch = model.prepare(texts)
+    with torch.no_grad():
+        prompts = model.prompter(model.query(batch))
+        assert prompts.selections["prompt"].index.stride(0)  # the router chose row by row
+        for pair in prompts.layers.values():
+            assert all(tensor.stride(0) == 0 for tensor in pair)
+        alone = [model(model.prepare([text])).logits[0] for text in texts]
+        torch.testing.assert_close(model(batch).logits, torch.stack(alone), atol=1e-5, rtol=1e-5)
+        copied = prompts._replace(
+            layers={
+                n: tuple(t.clone(memory_format=torch.contiguous_format) for t in pair)
+                for n, pair in prompts.layers.items()
+            }
+        )
+        features = [model.passes.run(batch, one)[0] for one in (prompts, copied)]
+        assert torch.equal(*features)
+    options = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None}
+    made = model.generate(batch, **options)
+    for row, text in enumerate(texts):
+        assert made[row].tolist() == model.generate(model.prepare([text]), **options)[0].tolist()
+
+
 def test_zero_shot_is_the_probability_of_the_label() -> None:
     run = learner(ZeroShot(labels=LABELS, template=TEMPLATE))
     run.run(stream("llama"))
