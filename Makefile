@@ -31,6 +31,8 @@ run: ## install cpool into .venv and run the quickstart experiment on the CPU
 test: lint types docs check ## everything that must pass: lint, types, docs, all tests
 
 benchmarks: setup ## run all of benchmarks/experiments, JOBS at a time, and make the page; resumable
+	-@$(BIN)/python -m benchmarks.vit_s
+	-@$(BIN)/python -m benchmarks.smollm2
 	@$(BIN)/python -m benchmarks.run_all --jobs $(JOBS) $(ARGS)
 
 setup: ## make the environment of the tests (what `make test` does first)

@@ -8,7 +8,7 @@ from benchmarks.cost_plot import Mark, cost_svg
 from cpool.report import text
 from cpool.report.results import Stat
 
-__all__ = ["FULL", "HARD", "KINDS", "LORA", "SOFT", "WATTS", "Comparison", "kind_of"]
+__all__ = ["FULL", "HARD", "KINDS", "LORA", "SOFT", "WATTS", "Comparison", "kind_of", "signed"]
 
 FULL, LORA = "fine_tune_words", "lora"
 WATTS = 10.0
@@ -140,8 +140,8 @@ class Comparison:
 
         for prompt in prompts:
             ahead, behind = self._gain(prompt, hard), self._gain(prompt, LORA)
-            row(f"`{prompt}`: not behind `{hard}`", _signed(ahead), ahead.mean >= 0)
-            row(f"`{prompt}`: within 3 points of LoRA", _signed(behind), behind.mean >= -3)
+            row(f"`{prompt}`: not behind `{hard}`", signed(ahead), ahead.mean >= 0)
+            row(f"`{prompt}`: within 3 points of LoRA", signed(behind), behind.mean >= -3)
         share = max(self.stat(p, "trainable_parameters").mean for p in prompts) / self.parameters
         step = max(self.measured(p, "step_over_full") for p in prompts)
         memory = max(self.measured(p, "peak_bytes") for p in prompts) / full
@@ -173,7 +173,7 @@ class Comparison:
                 for kind, label in named.items()
             ),
             "",
-            f"`{closed}`, which trains nothing, is {_signed(self._gain(closed, soft))} from "
+            f"`{closed}`, which trains nothing, is {signed(self._gain(closed, soft))} from "
             f"`{soft}`, for {self.stat(closed, 'train_seconds').mean:.1f} s in place of "
             f"{self.stat(soft, 'train_seconds').mean:.0f} s. A prompt keeps the model a language "
             "model, whose answers are words, also labels that it was never shown.",
@@ -224,6 +224,11 @@ def _joules(value: float) -> str:
     return f"{value:.0f} J" if value < 1000 else f"{value / 1000:.1f} kJ"
 
 
-def _signed(stat: Stat) -> str:
+def signed(stat: Stat) -> str:
+    """Write a difference in points, mean ± sample deviation.
+
+    >>> signed(Stat(-1.25, 0.5, 3)), signed(Stat(2.0, None, 1))
+    ('−1.2 ± 0.5 points', '+2.0 points')
+    """
     spread = "" if stat.deviation is None else f" ± {stat.deviation:.1f}"
     return f"{round(stat.mean, 1) + 0:+.1f}{spread} points".replace("-", "−")

@@ -1,9 +1,16 @@
 """The parts of an experiment that is not whole yet: what is finished, kept where results are."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["drop", "keep", "restore"]
+import tomli_w
+
+from cpool._io import read_json, write_bytes, write_json
+from cpool.experiment.config import Experiment
+from cpool.experiment.reading import read_experiment
+
+__all__ = ["drop", "keep", "reopen", "restore"]
 
 FILES = ("results.json", "config.toml", "environment.json", "search.json")
 
@@ -31,6 +38,44 @@ def restore(folder: Path, results: Path) -> None:
     source = results / "parts" / folder.name
     if source.is_dir() and not folder.exists():
         shutil.copytree(source, folder)
+
+
+def reopen(folders: Sequence[Path], experiment: Experiment, results: Path) -> bool:
+    """Divide whole results between the folders of their seeds, where methods were added since.
+
+    So the runs that are there are not done again. An experiment with a search is left alone, since
+    its trials are of one state of the code; and so is one whose file says what the results say,
+    which is measured anew.
+
+    Args:
+        folders: one a seed, in the order of the file.
+        experiment: as its file has it now.
+        results: of the whole experiment.
+
+    Returns:
+        Whether they were divided.
+    """
+    config = results / "config.toml"
+    if experiment.search is not None or not config.is_file() or any(f.exists() for f in folders):
+        return False
+    had, asked = read_experiment(config).resolved(), experiment.resolved()
+    asked["threads"] = asked.get("threads") or 1  # what processes side by side are given
+    old = {row["label"]: row for row in had.pop("method")}
+    new = {row["label"]: row for row in asked.pop("method")}
+    same = {**had, "description": ""} == {**asked, "description": ""}
+    if not same or len(old) == len(new) or any(new.get(k) != row for k, row in old.items()):
+        return False
+    whole, clock = read_json(results / "results.json"), read_json(results / "environment.json")
+    for folder, seed in zip(folders, experiment.seeds, strict=True):
+        runs = [run for run in whole["runs"] if run["seed"] == seed]
+        folder.mkdir(parents=True)
+        spent = {"features_seconds": whole["features_seconds"] / len(folders)}
+        write_json(folder / "results.json", {**whole, **spent, "runs": runs, "complete": False})
+        seconds = (clock["seconds"] or 0.0) / len(folders)
+        write_json(folder / "environment.json", {**clock, "seconds": seconds})
+        one = {**had, "seeds": [seed], "method": list(old.values())}
+        write_bytes(folder / "config.toml", tomli_w.dumps(one).encode())
+    return True
 
 
 def drop(results: Path) -> None:

@@ -1,14 +1,16 @@
 """Run every experiment, several processes side by side, and make the page of benchmarks.
 
-    python -m benchmarks.run_all --jobs 4                    what `make benchmarks` does
-    python -m benchmarks.run_all --jobs 4 banking77 digits   some of them, by name
+    python -m benchmarks.vit_s && python -m benchmarks.smollm2   two models, once
+    python -m benchmarks.run_all --jobs 4                        `make benchmarks` does all three
+    python -m benchmarks.run_all --jobs 4 banking77 digits       some of them, by name
 
 The search of an experiment is done once, in a process of its own; then each seed gets a process
 that starts from its trials. What was finished is not done again, so the command can be stopped and
 given again. Logs and checkpoints lie in runs/benchmarks; results that are complete are joined into
 benchmarks/results. Until then what is finished of an experiment lies in its folder there, under
-parts: with that, another machine goes on. An experiment that fails does not stop the others; its
-error is said at the end.
+parts: with that, another machine goes on. Where methods were added to an experiment without a
+search since its results were committed, those methods alone are run. An experiment that fails does
+not stop the others; its error is said at the end.
 """
 
 import argparse
@@ -20,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import merge_seeds, parts, prompt_ridge_page, tables
+from benchmarks.models import check_made
 from cpool.cli.guard import terminable
 from cpool.errors import CpoolError
 from cpool.experiment.config import Experiment
@@ -117,6 +120,9 @@ def work_through(plans: list[Plan], jobs: int, results: Path) -> None:
     running: list[Job] = []
     for job in (job for plan in plans for job in plan.jobs):
         parts.restore(job.folder, results / job.plan.name)
+    for plan in plans:
+        if parts.reopen([j.folder for j in plan.seeds], plan.experiment, results / plan.name):
+            print(f"{plan.name}: only methods that its results do not have", flush=True)
     try:
         while True:
             for job in [job for plan in plans for job in plan.ready()][: jobs - len(running)]:
@@ -173,7 +179,7 @@ def _clock(seconds: float) -> str:
 
 
 def make_plans(folder: Path, names: list[str], work: Path) -> tuple[list[Plan], dict[str, str]]:
-    """Return the plans of the files that can be read, and the errors of the others by name."""
+    """Return the plans of the files that can be run, and the errors of the others by name."""
     plans, faults = [], {}
     files = {file.stem: file for file in sorted(folder.glob("*.toml"))}
     for name in names or files:
@@ -181,7 +187,9 @@ def make_plans(folder: Path, names: list[str], work: Path) -> tuple[list[Plan], 
             faults[name] = f"no {name}.toml in {folder}"
             continue
         try:
-            plans.append(Plan(files[name], read_experiment(files[name]), work))
+            experiment = read_experiment(files[name])
+            check_made(experiment)
+            plans.append(Plan(files[name], experiment, work))
         except CpoolError as error:
             faults[name] = str(error)
     return plans, faults

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.effort import epochs, few_epochs, trials
+from benchmarks.limits import few_pairs, loose_bounds
 from cpool.meter import COSTS
 from cpool.methods import METHODS
 from cpool.report import text
@@ -148,8 +149,14 @@ def facts(document: Document) -> list[str]:
     ]
     if reduced:
         lines.append(f"Reduced size: {', '.join(reduced)}.")
-    few = few_epochs(document.rows)
-    lines += [few] if few else []
+    rows = document.rows
+    compared = compare_with_best(rows)
+    said = [
+        few_pairs(max((found.pairs for found in compared), default=0), len(compared)),
+        loose_bounds(rows),
+        few_epochs(rows),
+    ]
+    lines += [words for words in said if words]
     other = choices(results["runs"])
     if other:
         lines.append(f"Choices other than the methods' defaults of this version: {other}.")

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import parts
+from benchmarks.models import check_made
 from benchmarks.study_file import Cell, Study, read_study
 from benchmarks.study_page import page
 from benchmarks.study_plot import plot_svg
@@ -68,6 +69,7 @@ def run_study(
     """
     every = study.cells(work, seeds)
     for cell in every:
+        check_made(cell.experiment)
         Runner(cell.experiment, RunFolder(work / str(cell.number)), resume=True)
     kept = panels_kept(before, study, every[0].experiment.seeds)
     points: list[dict[str, Any]] = []

@@ -29,8 +29,10 @@ HEAD = """\
 <!-- Made by `python -m benchmarks.tables` from benchmarks/results; changes by hand are lost. -->
 
 One table a stream, one row a method, made by `make benchmarks` from the files in
-`benchmarks/experiments`. The [protocol](protocol.md) says what a method may see and when, and how
-its settings were chosen; [metrics](metrics.md) has the equations.
+`benchmarks/experiments`. Where they are missing, it first makes two models from packages, in about
+20 s each: `build/vit-s-14` (`python -m benchmarks.vit_s`) and `build/smollm2-135m`
+(`python -m benchmarks.smollm2`). The [protocol](protocol.md) says what a method may see and when,
+and how its settings were chosen; [metrics](metrics.md) has the equations.
 
 - **accuracy**: average accuracy after the last task, mean ± sample deviation over the seeds.
 - **against the best**: points behind the best row ★, and the p value of a paired test over seeds ×
@@ -52,7 +54,9 @@ its settings were chosen; [metrics](metrics.md) has the equations.
   a p value as a description of these runs.
 - What an experiment file sets apart from the method's defaults (epochs, sizes) is in `config.toml`
   beside each result; the [protocol](protocol.md) has the rule.
-- Upper bounds see all tasks at once; they have no rank and are not compared. – means not measured.
+- Upper bounds see all tasks at once; they have no rank and are not compared. They had few epochs,
+  as most rows: where others are ahead of one, the table says so, and it bounds nothing. – means not
+  measured.
 """
 
 

@@ -22,6 +22,7 @@ from cpool._io import (
     write_json,
 )
 from cpool._version import __version__
+from cpool.backbones.fingerprint import plain_state
 from cpool.errors import CheckpointError
 from cpool.model import PromptedModel
 from cpool.readout import CompletionReadout, LabelReadout
@@ -187,7 +188,9 @@ def words_of(model: PromptedModel) -> str | None:
         return None
     head, decoder = model.backbone.language_model.get_output_embeddings(), model.backbone.decoder
     inner = {} if decoder is None else decoder.state_dict(prefix="decoder.")
-    return sha256_of_tensors({"weight": head.weight, **inner})
+    # Of a quantised layer the weight is a method.
+    own = {"weight": head.weight} if isinstance(head.weight, Tensor) else head.state_dict()
+    return sha256_of_tensors(plain_state({**own, **inner})[0])
 
 
 def _plain(value: Any) -> Any:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cpool.pool import PromptPool
 
 __all__ = [
+    "FIRST",
     "Initialiser",
     "constant",
     "from_labels",
@@ -31,6 +32,9 @@ __all__ = [
     "normal",
     "uniform",
 ]
+
+FIRST = 5000
+"""Tokens of the lowest ids, the most common ones, from which a prompt may start."""
 
 Initialiser: TypeAlias = Callable[[tuple[int, int, int, int]], Float[Tensor, "n S P W"]]
 
@@ -82,7 +86,7 @@ def from_values(values: Float[Tensor, "n S P W"]) -> Initialiser:
     return init
 
 
-def from_vocabulary(table: Float[Tensor, "V W"], first: int = 5000) -> Initialiser:
+def from_vocabulary(table: Float[Tensor, "V W"], first: int = FIRST) -> Initialiser:
     """Start each prompt token from a random row of the model's token embeddings.
 
     Rows are drawn without replacement from the `first` most common tokens, as in Lester et al.
@@ -111,7 +115,7 @@ def from_labels(backbone: Any, words: Any) -> Initialiser:
     def init(shape: tuple[int, int, int, int]) -> Tensor:
         _, sites, length, width = shape
         embed = backbone.plain_model.get_input_embeddings()
-        rows = from_vocabulary(embed.weight)(shape)
+        rows = from_vocabulary(backbone.word_table(FIRST))(shape)
         _check_width(rows.shape[-1], width, sites)
         for number, name in enumerate(words.of(words.coming)[:length]):
             ids = torch.tensor(

@@ -122,7 +122,7 @@ class PromptedNetwork(nn.Module):
             raise ConfigError(
                 expected=f"prompts shorter than the {backbone.max_tokens} positions of the model",
                 got=f"{taken} tokens of prompts, and labels or new words",
-                remedy="Choose fewer or shorter prompts, or fewer new words.",
+                remedy="Choose fewer or shorter prompts, or fewer new words (max_new_tokens).",
             )
         return left
 
@@ -234,6 +234,8 @@ class PromptedNetwork(nn.Module):
         spared = not self.training or (not whole and "labels" in batch)
         only = self.tasks[task] if task is not None and alone and spared else None
         features, prompts = self._features(batch, task, only)
+        if self.training and self.trunk is None and features.requires_grad:
+            self.backbone.need_gradient()
         logits = self._logits(features, prompts)
         losses: dict[str, Tensor] = {}
         loss = None

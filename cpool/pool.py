@@ -216,12 +216,13 @@ class PromptPool(nn.Module):
 
         Without weights the K slots are concatenated, N = K·P; with weights they are summed,
         N = P. A sum over most of the pool is one matrix product over all slots, so that no
-        [B K S P W] tensor is made. Where every query gets the same slots by an index that is one
-        row expanded, so is what is returned: one read, and whoever computes with it can see it.
+        [B K S P W] tensor is made. Where every query gets the same slots, what is returned is one
+        row expanded: one read, and whoever computes with it can see it. With gradients that is so
+        only where the index is one row expanded itself, as when the task is told.
         """
         batch, chosen = selection.index.shape
         if selection.weight is None:
-            if batch > 1 and selection.index.stride(0) == 0:
+            if batch > 1 and _one_choice(selection.index):
                 one = self.gather(selection._replace(index=selection.index[:1]))
                 return one.expand(batch, -1, -1, -1)
             read = self.read(selection.index)  # [B K S P W]
@@ -421,6 +422,17 @@ class PromptPool(nn.Module):
         if len(self.blocks):
             return self.blocks[0].device, self.blocks[0].dtype
         return self.trained_steps.device, torch.get_default_dtype()
+
+
+def _one_choice(index: Int[Tensor, "B K"]) -> bool:
+    """Tell whether all queries get the same slots; values are compared where nothing trains.
+
+    A router sends most batches of one task to one slot. A comparison waits for a GPU, which a step
+    of training should not: there a task tells its slot anyway, by one row.
+    """
+    if index.stride(0) == 0:
+        return True
+    return not torch.is_grad_enabled() and bool((index == index[:1]).all())
 
 
 def _renamed(slot: Slot, task: int | None) -> str:

@@ -72,6 +72,24 @@ def test_gather_of_one_choice_for_all_is_one_read_expanded():
     torch.testing.assert_close(got, expected)
 
 
+def test_rows_that_chose_the_same_slots_share_one_copy_where_nothing_trains():
+    pool = make(blocks=(3, 2), length=50)
+    same, other = select([[4, 0]] * 64), select([[4, 0]] * 63 + [[0, 4]])
+    copied = pool.gather(same)
+    assert copied.stride(0)  # with gradients nothing is compared
+    with torch.no_grad():
+        shown, mixed = pool.gather(same), pool.gather(other)
+        alone = pool.gather(select([[4, 0]]))
+    assert shown.stride(0) == 0 and mixed.stride(0)
+    assert torch.equal(shown, copied) and torch.equal(shown[:1], alone)
+    assert torch.equal(mixed[-1], torch.cat([alone[0, :, 50:], alone[0, :, :50]], 1))
+    held = {name: t.untyped_storage().nbytes() for name, t in (("one", shown), ("all", copied))}
+    assert held["all"] == 64 * held["one"]
+    with torch.no_grad():
+        weighted = pool.gather(select([[4, 0]] * 3, [[0.5, 0.5]] * 2 + [[1.0, 0.0]]))
+    assert not torch.equal(weighted[0], weighted[2])
+
+
 def test_gather_with_weights_equals_a_loop_and_lets_gradients_through():
     pool = make()
     index, weight = [[0, 4, 4], [2, 1, 0]], [[0.5, -1.0, 0.25], [0.0, 2.0, 1.0]]

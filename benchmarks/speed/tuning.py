@@ -107,7 +107,8 @@ def completions(
     Rows are padded on the right. A query is computed once for all epochs, as a data set of
     `CpoolForCausalLM.rows` has it.
     """
-    model = CpoolForCausalLM.of(PromptTuning(length=LENGTH, init="random").build(backbone))
+    method = PromptTuning(template="{{ text }}", length=LENGTH, init="random")
+    model = CpoolForCausalLM.of(method.build(backbone))
     chosen = range(0, len(task.train), len(task.train) // BATCH)
     texts = [f"{task.train.x[i]}\nIntent:" for i in chosen][:BATCH]
     answers = [f" {names[task.train.y[i]].replace('_', ' ')}" for i in chosen][:BATCH]
@@ -131,7 +132,8 @@ def completions(
 
 def ours(backbone: Backbone) -> CpoolForCausalLM:
     """Return a prompt of this library that learns words, in its first task."""
-    model = CpoolForCausalLM.of(PromptTuning(length=LENGTH, init="random").build(backbone))
+    method = PromptTuning(template="{{ text }}", length=LENGTH, init="random")
+    model = CpoolForCausalLM.of(method.build(backbone))
     model.begin_task("intents")
     return model
 

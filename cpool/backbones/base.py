@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from cpool.backbones import images, text
 from cpool.backbones._call import CALL, Call, active
@@ -262,8 +262,31 @@ class Backbone(FrozenModel):
         """
         head = self.language_model.get_output_embeddings()
         # Of states cut from longer rows torch makes a product a row, and copies the table for each.
-        states = hidden.to(head.weight.dtype).contiguous()
+        states = hidden.to(self._word_type(head)).contiguous()
         return scaled(head(states), self.plain_model.config)
+
+    def _word_type(self, head: Any) -> torch.dtype:
+        """Return the type of states that an output embedding takes: its own, if it is a number's.
+
+        Quantised, it packs bytes, or keeps no weight that could be asked.
+        """
+        weight = head.weight
+        plain = isinstance(weight, Tensor) and weight.is_floating_point()
+        return weight.dtype if plain else self.dtype
+
+    def word_table(self, first: int | None = None) -> Float[Tensor, "V W"]:
+        """Return what tokens are where a text enters, the `first` of them or all.
+
+        That is the table of the embedding, not copied, or in models such as Gemma, which scale it,
+        what the embedding makes of each.
+        """
+        embed = self.plain_model.get_input_embeddings()
+        table: Tensor = embed.weight[:first]
+        if type(embed).forward is nn.Embedding.forward:
+            return table
+        with torch.no_grad():
+            made: Tensor = embed(torch.arange(len(table), device=table.device))
+        return made
 
     def cache_of(
         self, tokens: Int[Tensor, " T"] | Float[Tensor, "T D"]

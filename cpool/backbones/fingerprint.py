@@ -1,6 +1,8 @@
 """One SHA-256 for a model: what its output depends on, and nothing else."""
 
 import json
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
@@ -8,7 +10,7 @@ from torch import Tensor, nn
 
 from cpool._io import sha256_of_bytes, sha256_of_tensors
 
-__all__ = ["Fingerprint"]
+__all__ = ["Fingerprint", "plain_state"]
 
 # Settings of a config that do not change the hidden states of a forward in eval mode. Labels and
 # heads are not part of a backbone; paths and versions differ between copies of one checkpoint.
@@ -55,30 +57,76 @@ class Fingerprint:
 
     def __call__(self) -> str:
         """Return 64 hexadecimal digits."""
-        weights = self._weights()
-        signs = _signs(weights)
+        weights, other = self._weights()
+        held = {id(tensor) for tensor in chain(self.model.parameters(), self.model.buffers())}
+        signs = (_signs(weights, held), other)
         if signs != self._signs:
             settings = _settings(getattr(self.model, "config", None))
             text = json.dumps(settings, sort_keys=True, default=str)
             digest = f"{text}|{sha256_of_tensors(weights)}"
+            if other:
+                digest += f"|{json.dumps(other, sort_keys=True)}"
             self._value, self._signs = sha256_of_bytes(digest.encode()), signs
         return self._value
 
-    def _weights(self) -> dict[str, Tensor]:
+    def _weights(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         # named_parameters + persistent buffers: state_dict() would copy names through hooks.
-        tensors = self.model.state_dict(keep_vars=True)
-        return {
-            name.removeprefix("_orig_mod."): tensor.detach()
-            for name, tensor in tensors.items()
-            if not name.removeprefix("_orig_mod.").startswith(_HEADS)
-        }
+        state = self.model.state_dict(keep_vars=True)
+        bare = {name.removeprefix("_orig_mod."): value for name, value in state.items()}
+        return plain_state({k: v for k, v in bare.items() if not k.startswith(_HEADS)})
 
 
-def _signs(weights: dict[str, Tensor]) -> tuple[Any, ...]:
+def plain_state(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the plain tensors of a `state_dict`, and what else is in it as text.
+
+    Quantised layers also hold tuples, quantised tensors and types there.
+    """
+    tensors: dict[str, Tensor] = {}
+    other: dict[str, str] = {}
+    for name, value in _leaves(state):
+        if isinstance(value, Tensor):
+            tensors[name] = value
+        elif isinstance(value, bool | int | float | str | torch.dtype | None):
+            other[name] = str(value)
+    return tensors, other
+
+
+def _leaves(state: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in state.items():
+        if isinstance(value, Tensor) and value.is_quantized:
+            yield from _leaves({f"{name}.{key}": part for key, part in _unquantised(value).items()})
+        elif isinstance(value, tuple | list):
+            yield from _leaves({f"{name}.{i}": part for i, part in enumerate(value)})
+        elif isinstance(value, Mapping):
+            yield from _leaves({f"{name}.{key}": part for key, part in value.items()})
+        else:
+            yield name, value
+
+
+def _unquantised(tensor: Tensor) -> dict[str, Any]:
+    """Return the whole numbers of a quantised tensor, and what they stand for."""
+    if tensor.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+        scale: Any = tensor.q_scale()
+        zero: Any = tensor.q_zero_point()
+    else:
+        scale, zero = tensor.q_per_channel_scales(), tensor.q_per_channel_zero_points()
+    return {"values": tensor.int_repr(), "scale": scale, "zero": zero}
+
+
+def _signs(weights: dict[str, Tensor], held: set[int]) -> tuple[Any, ...]:
     tensors = [tensor for tensor in weights.values() if tensor.numel()]
-    first = torch.stack([tensor.reshape(-1)[0].double() for tensor in tensors]).tolist()
+    if not tensors:
+        return ()
+    seen = [t.detach().reshape(-1)[0].double() for t in tensors]
+    made = [t for t in tensors if id(t) not in held]
+    seen += [t.detach().sum(dtype=torch.float64) for t in made]
+    values = torch.stack([value.to(seen[0].device) for value in seen]).tolist()
+    sums = iter(values[len(tensors) :])
     return tuple(
-        (t.data_ptr(), t._version, t.dtype, v) for t, v in zip(tensors, first, strict=True)
+        (t.data_ptr(), t._version, t.dtype, first)
+        if id(t) in held
+        else (tuple(t.shape), t.dtype, first, next(sums))
+        for t, first in zip(tensors, values, strict=False)
     )
 
 

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from functools import cached_property
 from inspect import signature
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from cpool.backbones._transform import TransformFingerprint
 from cpool.backbones.families import Family, Kind, Site, find
 from cpool.backbones.fingerprint import Fingerprint
 from cpool.backbones.pooling import Pooling, check_layers, resolve_pooling
+from cpool.backbones.quantised import check_gradient, check_trains
 from cpool.errors import BackboneError, StateError
 
 __all__ = ["FrozenModel"]
@@ -68,6 +70,7 @@ class FrozenModel(nn.Module):
         self._takes = frozenset(signature(model.forward).parameters)
         self._fingerprint, self._states = Fingerprint(model), States(model, self.num_layers)
         self._transform = TransformFingerprint()
+        self._passes = False  # gradients, as far as was looked at
         for parameter in self.parameters():
             parameter.requires_grad_(not frozen)
         self.train(not frozen)
@@ -88,6 +91,16 @@ class FrozenModel(nn.Module):
         self.position_limit: int | None = (
             limit if limit is None or offset is None else limit - offset - 1
         )
+
+    def __getattr__(self, name: str) -> Any:
+        # A property that fails by an AttributeError of its own ends here, where torch would say
+        # that there is no such property. Asked again, it raises what is wrong.
+        own = getattr(type(self), name, None)
+        if isinstance(own, property | cached_property):
+            asked = own.fget if isinstance(own, property) else own.func
+            assert asked is not None
+            return asked(self)
+        return super().__getattr__(name)
 
     # ---- sizes and identity -------------------------------------------------------------------
 
@@ -180,6 +193,16 @@ class FrozenModel(nn.Module):
         """Stay in eval mode, whatever `mode` says, unless this is a trainable copy."""
         return super().train(mode and not self.frozen)
 
+    def need_gradient(self) -> None:
+        """Refuse what trains in front of layers that pass no gradient on.
+
+        Raises:
+            BackboneError: layers that torch quantised.
+        """
+        if not self._passes:
+            check_gradient(self, self.name)
+            self._passes = True
+
     def requires_grad_(self, requires_grad: bool = True) -> "FrozenModel":
         """Refuse to thaw a frozen backbone.
 
@@ -204,7 +227,11 @@ class FrozenModel(nn.Module):
         Without `words` it has no `lm_head`: no feature depends on one, so that it would be stored
         and counted without ever being trained. Weights in half precision become float32, since
         small steps would be rounded away in them.
+
+        Raises:
+            BackboneError: quantised weights, which no gradient can change.
         """
+        check_trains(self, self.name)
         copied = self._copy(self.language_model if words else None)
         if copied.dtype in (torch.float16, torch.bfloat16):
             copied.float()

@@ -179,7 +179,8 @@ def tune(
     out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for the model.")],
     name: Annotated[str, typer.Option(metavar="NAME", help="Of this first task.")] = "first",
     template: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Words around a text, with {{ text }}.")
+        str | None,
+        typer.Option(metavar="TEXT|@FILE", help="Words around a text, with {{ text }}; or a file."),
     ] = None,
     validation: Share = 0.2,
     epochs: Annotated[

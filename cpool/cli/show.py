@@ -39,7 +39,8 @@ def show_comparison(paths: Sequence[Path], force: bool = False) -> None:
         raise DataError(
             expected="runs of one protocol: the same data, backbone, tasks, seeds and search",
             got="different ones:\n  " + "\n  ".join(said),
-            remedy="Run them alike, or add --force to see the table with a warning.",
+            remedy="Run them alike (again, what a file does not record), or add --force to see the "
+            "table with a warning.",
         )
     table = results_table(loaded)
     if said:

@@ -70,6 +70,7 @@ TUNE = """\b
 The file has a header text,label or prompt,completion (CSV), or one object a line
 with these keys (JSON Lines). A fifth is held out, and everything is measured on it.
 Completions need a language model: `cpool generate` then gives them.
+--template @intent.jinja takes the words around a text from that file.
 
 \b
 Examples:

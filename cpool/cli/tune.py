@@ -18,6 +18,7 @@ __all__ = ["add_task", "generate_words", "predict_labels", "tune_model"]
 
 def tune_model(data: Path, backbone: str, out: Path, options: dict[str, Any], quiet: bool) -> None:
     """Tune, and show what it was worth beside the hard prompt."""
+    options = {**options, "template": _template(options.get("template"))}
     with terminable():
         tuned = tune(str(data), backbone, out, quiet=quiet, **options)
     if quiet:
@@ -40,6 +41,12 @@ def tune_model(data: Path, backbone: str, out: Path, options: dict[str, Any], qu
     typer.echo(f"\nModel     {out}{few}")
     typer.echo(f'Next      cpool predict {out} "a text"')
     typer.echo(f"          cpool add {out} --data more.csv --task second")
+
+
+def _template(given: str | None) -> str | Path | None:
+    """Return the words of `--template`, or the path that stands behind its @."""
+    file = given is not None and given.startswith("@") and "{{" not in given
+    return Path(given[1:]) if given is not None and file else given
 
 
 def _compared(tuned: Tuned) -> Table:
@@ -99,6 +106,11 @@ def generate_words(
     folder: Path, texts: list[str], file: Path | None, options: dict[str, Any], device: str | None
 ) -> None:
     """Print what the language model adds to each text."""
+    tokens = options.get("max_new_tokens")
+    if tokens is not None and tokens < 1:
+        raise ConfigError(
+            expected="--tokens of at least 1", got=str(tokens), remedy="Ask for one word or more."
+        )
     rows = _texts(texts, file)
     for words in Tuned.load(folder, device=device).generate(rows, **options):
         typer.echo(words.strip())

@@ -79,7 +79,7 @@ def distil(
     Raises:
         ConfigError: a length above that of the text, or settings that cannot train.
         DataError: no text or no rows, or a loss that is not finite.
-        BackboneError: no decoder with an output embedding.
+        BackboneError: no decoder with an output embedding, or one that torch quantised.
     """
     _check(length, epochs, batch_size, lr, site)
     if not rows:
@@ -87,6 +87,7 @@ def distil(
             expected="texts that may follow", got="none", remedy="Make some with `self_study`."
         )
     backbone.language_model  # noqa: B018  raises where there is none
+    backbone.need_gradient()
     teacher = text_prompts(backbone, text)
     read = next(iter(teacher.layers.values()))[0].shape[2]
     if length > read:

@@ -12,6 +12,7 @@ from cpool.experiment.schema import Section, Train
 __all__ = ["check_section", "in_file", "named"]
 
 S = TypeVar("S", bound=Section)
+E = TypeVar("E", bound=CpoolError)
 
 _KINDS = {
     "int_type": "a whole number",
@@ -51,7 +52,7 @@ def check_section(model: type[S], values: Any, where: str, source: str) -> S:
         raise _explain(error, model, values, where, source) from None
 
 
-def in_file(error: CpoolError, source: str, what: str = "") -> CpoolError:
+def in_file(error: E, source: str, what: str = "") -> E:
     """Return `error` with the file, and what it is about, in the message if they are missing."""
     if source in str(error):
         return error
@@ -77,6 +78,9 @@ def _explain(
     first = found[0]
     path = _path(first["loc"], values, first["type"])
     dotted = ".".join([where, *map(str, path)] if where else map(str, path))
+    own = first.get("ctx", {}).get("error")
+    if isinstance(own, ConfigError):  # of a value that was read from elsewhere
+        return in_file(own, source, dotted)
     if first["type"] == "extra_forbidden":
         return _unknown_key(dotted, path, model, where, source)
     if first["type"] == "missing":

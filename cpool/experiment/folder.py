@@ -57,6 +57,8 @@ class RunFolder:
     def check(self, config: Mapping[str, Any], resume: bool) -> None:
         """Refuse a folder that holds another experiment, or this one without `resume`.
 
+        An experiment may have got more methods since: what was measured of the others stays.
+
         Args:
             config: the resolved experiment.
             resume: go on with what is there.
@@ -78,11 +80,13 @@ class RunFolder:
         differing = _differences(self._stored(), dict(config))
         if differing:  # an older version's file has no options that are newer, at their defaults
             differing = _differences(self._read_again(), dict(config))
-        if differing:
+        more = {f"method.{label}" for label in self._more(config)}
+        if not set(differing) <= more:
             raise ConfigError(
                 expected=f"a new output folder, or the same experiment in {self.path}",
                 got=f"another one; these keys differ: {', '.join(differing)}",
-                remedy="Choose another folder with --out, or undo these changes and --resume.",
+                remedy="Choose another folder with --out, or undo these changes and --resume; "
+                "methods may be added.",
             )
         if not resume:
             raise ConfigError(
@@ -118,7 +122,7 @@ class RunFolder:
         if not self.writes:
             return
         self._lock.take()
-        if not self.config.is_file():
+        if not self.config.is_file() or self._more(config):
             self.write_config(config)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
@@ -162,6 +166,11 @@ class RunFolder:
             return read_experiment(self.config).resolved()
         except ConfigError:
             return self._stored()
+
+    def _more(self, config: Mapping[str, Any]) -> list[str]:
+        """Return the labels of methods that the folder's experiment does not have."""
+        had = {entry.get("label") for entry in self._stored().get("method", [])}
+        return [entry["label"] for entry in config["method"] if entry["label"] not in had]
 
     def _stored(self) -> dict[str, Any]:
         try:

@@ -9,14 +9,16 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, create_model
 from pydantic.errors import PydanticSchemaGenerationError
 
-from cpool.errors import unknown
+from cpool.errors import ConfigError, unknown
+from cpool.language import Template, TemplateLike
 from cpool.methods import METHODS
 from cpool.settings import TrainSettings
 from cpool.streams.registry import STREAMS
@@ -87,8 +89,32 @@ def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _words(value: Any) -> Any:
+    """Return the words of a template that is given by its file, so that these are what is recorded.
+
+    Raises:
+        ConfigError: no such file, no template, or another table.
+    """
+    if not isinstance(value, Mapping):
+        return value
+    if set(value) != {"file"} or not isinstance(value["file"], str):
+        raise ConfigError(
+            expected='a template as a text, or its file as { file = "intent.jinja" }',
+            got=repr(dict(value)),
+            remedy="Write one of the two.",
+        )
+    return Template.read(Path(value["file"])).source
+
+
+_TEMPLATE = Annotated[str, BeforeValidator(_words)]
+
+
 def _hint(hint: Any) -> Any:
     """Return an annotation that pydantic can check against what TOML can hold."""
+    if hint == TemplateLike:
+        return _TEMPLATE
+    if hint == tuple[TemplateLike, ...]:
+        return Annotated[tuple[_TEMPLATE, ...], BeforeValidator(_tuple)]
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         kept = [_hint(part) for part in typing.get_args(hint) if _checkable(part)]
         return typing.Union[tuple(kept)] if kept else Any  # noqa: UP007

@@ -18,8 +18,8 @@ class LabelHead(Head):
     """Logits are the scores of the labels' words, `log p(label | prompts, text)`; nothing trains.
 
     With `normalise="mean"` a score is divided by the number of its tokens, which is fairer to long
-    labels and worse as a probability. What `prior` holds is subtracted (calibration: Zhao et al.,
-    *Calibrate before use*, ICML 2021, in the logarithm).
+    labels and worse as a probability. What `prior` holds is subtracted at test (calibration: Zhao
+    et al., *Calibrate before use*, ICML 2021, in the logarithm).
 
     Args:
         words: of the classes, shared with the readout that scores them.
@@ -68,13 +68,16 @@ class LabelHead(Head):
     def forward(
         self, features: Float[Tensor, "B C"], expert: Int[Tensor, " B"] | None = None
     ) -> Float[Tensor, "B C"]:
-        """Return the scores, normalised and without their prior; −inf outside of a slot's task."""
+        """Return the scores; at test without their prior, and −inf outside of a slot's task."""
         logits = features.float()
         if self.normalise == "mean":
             logits = logits / self.words.trie.lengths().to(logits)
+        if self.training:
+            # A prior is of a prompt as a task left it; the model says which classes compete.
+            return logits
         logits = logits - self.get_buffer("prior")
-        if not self.routed or expert is None or self.training:
-            return logits  # in training the model says which classes compete
+        if not self.routed or expert is None:
+            return logits
         mine = torch.tensor(
             [[c in own for c in self.classes] for own in self.owned], device=logits.device
         )

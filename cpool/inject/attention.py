@@ -15,6 +15,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from cpool.backbones._call import CALL, Prefix, Seen
+from cpool.errors import BackboneError
 
 __all__ = ["NAME", "prefix_attention"]
 
@@ -33,7 +34,19 @@ def prefix_attention(
     """Attend over this call's prefix and the tokens; plain attention where there is no prefix.
 
     U is T, or with a cache all tokens so far.
+
+    Raises:
+        BackboneError: scores that are capped before the softmax, which the attention of torch does
+            not do.
     """
+    if kwargs.get("softcap") is not None:
+        raise BackboneError(
+            expected="attention that PyTorch's scaled dot-product attention computes, to put a "
+            "prefix in",
+            got=f"{type(module).__name__}, which caps its scores at {kwargs['softcap']:g}",
+            remedy="Use a method with embedding prompts, such as prompt_tuning, or another "
+            "backbone.",
+        )
     prefix = _taken(module, key.shape[1], key.shape[3])
     if prefix is not None:
         # Beams of a row stand one after the other, and share its prefix.

@@ -12,6 +12,7 @@ also in layers with a sliding window.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -24,7 +25,7 @@ from cpool.backbones import Backbone
 from cpool.backbones._call import Call, Prefix, Seen, active
 from cpool.errors import BackboneError
 
-__all__ = ["attention_layers", "attention_shapes", "prefixes"]
+__all__ = ["attention_layers", "attention_shapes", "prefixes", "resumed"]
 
 Layers = Mapping[int, tuple[Float[Tensor, "B H N E"], Float[Tensor, "B H N E"]]]
 # Made when its layer runs, from the hidden state [B T D] that enters it.
@@ -158,6 +159,20 @@ def prefixes(backbone: Backbone, layers: Layers, live: Live | None = None) -> It
             got=f"layers {skipped} of {backbone.family!r} that skipped it",
             remedy="Call the backbone inside the context, or use other layers.",
         )
+
+
+@contextmanager
+def resumed(backbone: Backbone, call: Call, turns: Mapping[nn.Module, int]) -> Iterator[None]:
+    """Make a call that has ended the current one, for a layer that is run again after its pass.
+
+    Args:
+        backbone: the model.
+        call: of the pass.
+        turns: how often each module had run before the layer did.
+    """
+    again = replace(call, turns={**turns}, ended=False)
+    with active(again), _switched(backbone) if call.prefixes else nullcontext():
+        yield
 
 
 def _by_module(

@@ -1,6 +1,7 @@
 """Generation: words that follow a text, each row of a batch under prompts of its own."""
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from cpool.backbones import Backbone
 from cpool.backbones._inputs import Batch, check_length
+from cpool.errors import ConfigError
 from cpool.inject import prefixes
 from cpool.inject._checks import checked_prefixes, checked_tokens, refuse_live
 from cpool.prompter import Prompts
@@ -34,10 +36,13 @@ def generate(
 
     Raises:
         BackboneError: no language model, or prompts that it cannot carry.
+        ConfigError: no word asked for, another answer than ids, or a strategy that has to read the
+            text from its ids: with prompts there are only embeddings.
         DataError: text, prompts and max_new_tokens exceed the positions of the model.
     """
     refuse_live(prompts)
     model = backbone.language_model
+    _check_options(options, model.generation_config)
     inputs = backbone.model_inputs(batch)
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     tokens = None if prompts is None else checked_tokens(backbone, prompts.tokens, len(ids))
@@ -61,6 +66,41 @@ def generate(
         )
     # A decoder beside an encoder begins its row with a start token, which is no word of the answer.
     return made[:, 1:] if backbone.kind == "seq2seq" else made
+
+
+# Options that let another model, or a search, read the text from its ids.
+_FROM_IDS = ("assistant_model", "assistant_early_exit", "prompt_lookup_num_tokens")
+
+
+def _check_options(options: Mapping[str, Any], config: Any) -> None:
+    """Refuse what transformers would fail at, after a pass or two and in words of its own."""
+    settings = options.get("generation_config") or config
+
+    def told(key: str) -> Any:
+        return options.get(key, getattr(settings, key, None))
+
+    new = told("max_new_tokens")
+    if new is not None and not (isinstance(new, Integral) and int(new) >= 1):
+        raise ConfigError(
+            expected="max_new_tokens as a whole number of at least 1",
+            got=repr(new),
+            remedy="Ask for one word or more, or leave it out.",
+        )
+    if told("return_dict_in_generate"):
+        raise ConfigError(
+            expected="ids as the answer",
+            got="return_dict_in_generate=True",
+            remedy="Leave it out, and ask for the probability of words by `score_completions`.",
+        )
+    asked = [key for key in _FROM_IDS if told(key) is not None]
+    # A scale of 1 guides nowhere, and transformers runs no second pass for it.
+    asked += ["guidance_scale"] if told("guidance_scale") not in (None, 1) else []
+    if asked:
+        raise ConfigError(
+            expected="a strategy that reads a text from its embeddings, where prompts stand",
+            got=f"{asked[0]}, which reads its ids",
+            remedy="Leave it out; sampling and beams (do_sample, num_beams) read embeddings.",
+        )
 
 
 def padding(backbone: Backbone, options: Mapping[str, Any]) -> int:

@@ -7,11 +7,11 @@ names of the classes, `examples` a list with a `text` and a `label` each.
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from cpool.errors import ConfigError
 
-__all__ = ["MARK", "Template"]
+__all__ = ["MARK", "Template", "TemplateLike"]
 
 # A text that no template contains: it marks where the real one goes.
 MARK = "\ue000text\ue001"
@@ -46,14 +46,24 @@ class Template:
     def read(cls, path: str | Path) -> "Template":
         """Read a template from a file; one newline at its end does not count."""
         try:
-            source = Path(path).read_text(encoding="utf-8")
+            source = Path(path).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
                 expected="a template file in UTF-8",
-                got=f"{path}: {error}",
+                got=f"{path}: {getattr(error, 'strerror', None) or error}",
                 remedy="Check the path.",
             ) from error
         return cls(source.removesuffix("\n"))
+
+    @classmethod
+    def of(cls, given: "TemplateLike") -> "Template":
+        """Return a template that is given as its words, as the path of its file, or as itself.
+
+        A text is always words: a file is a `pathlib.Path`.
+        """
+        if isinstance(given, Template):
+            return given
+        return cls.read(given) if isinstance(given, Path) else cls(given)
 
     def around(
         self, labels: Sequence[str] = (), examples: Sequence[Mapping[str, str]] = ()
@@ -94,6 +104,10 @@ class Template:
     def __repr__(self) -> str:
         """Show the source."""
         return f"Template({self.source!r})"
+
+
+TemplateLike: TypeAlias = str | Path | Template
+"""What `Template.of` takes."""
 
 
 @lru_cache(maxsize=128)

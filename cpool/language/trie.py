@@ -49,7 +49,8 @@ class LabelTrie:
             if sequence in seen:
                 raise DataError(
                     expected="labels that differ in their tokens",
-                    got=f"{seen[sequence]!r} and {name!r}, which are the same {len(sequence)}",
+                    got=f"{seen[sequence]!r} and {name!r}, which are the same "
+                    f"token{'s' * (len(sequence) > 1)}",
                     remedy="Rename one of them.",
                 )
             seen[sequence] = name

@@ -8,7 +8,7 @@ from typing import Any
 from cpool.errors import ConfigError, DataError, StateError
 from cpool.language.trie import End, LabelTrie, begins, label_trie
 
-__all__ = ["LabelWords", "readable"]
+__all__ = ["LabelWords", "check_readable", "readable"]
 
 
 class LabelWords:
@@ -48,13 +48,24 @@ class LabelWords:
         self.coming: list[int] = []
 
     def name(self, names: Sequence[str]) -> None:
-        """Call the classes by these names, unless they were named before."""
+        """Call the classes by these names, unless they were named before.
+
+        Raises:
+            DataError: two names that are the same words.
+        """
         if self.names is None:
+            check_readable(names)
             self.names = tuple(readable(name) for name in names)
 
     def more(self, names: Sequence[str]) -> None:
-        """Give names to further classes; those that have one keep it."""
-        self.names = (*(self.names or ()), *map(readable, names))
+        """Give names to further classes; those that have one keep it.
+
+        Raises:
+            DataError: a name that is the same words as another.
+        """
+        known = self.names or ()
+        check_readable([*known, *names])
+        self.names = (*known, *map(readable, names))
 
     def of(self, classes: Sequence[int]) -> list[str]:
         """Return the names of classes.
@@ -120,6 +131,24 @@ def _trie(tokenizer: Any, names: tuple[str, ...], before: str, end: End) -> Labe
 @lru_cache(maxsize=32)
 def _closing(tokenizer: Any, names: tuple[str, ...], before: str) -> End:
     return "always" if begins(names, tokenizer, before) else "never"
+
+
+def check_readable(names: Sequence[str]) -> None:
+    """Refuse two names of a data set that are the same words.
+
+    Raises:
+        DataError: with both as the data has them.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        words = readable(name)
+        if words in seen:
+            raise DataError(
+                expected="labels that differ as words",
+                got=f"{seen[words]!r} and {name!r}, which are both read as {words!r}",
+                remedy="Rename one of them, or make them one label.",
+            )
+        seen[words] = name
 
 
 def readable(name: str) -> str:

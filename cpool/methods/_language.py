@@ -7,6 +7,7 @@ from cpool.backbones import Backbone
 from cpool.errors import BackboneError
 from cpool.heads import Head, LabelHead
 from cpool.initialisers import (
+    FIRST,
     Initialiser,
     from_labels,
     from_slot,
@@ -14,13 +15,14 @@ from cpool.initialisers import (
     from_vocabulary,
     uniform,
 )
-from cpool.language import LabelWords, Surround, Template
+from cpool.language import LabelWords, Surround, Template, TemplateLike
 from cpool.methods.base import Method
 from cpool.model import PromptedModel
 from cpool.policies import Everything, GaussianRouter, Policy
 from cpool.pool import PromptPool
 from cpool.prompter import Branch, Prompter, Site
 from cpool.readout import AnyReadout, LabelReadout
+from cpool.rules.content_free import ContentFree
 from cpool.settings import is_whole
 
 __all__ = ["LabelMethod"]
@@ -31,8 +33,9 @@ class LabelMethod(Method):
     """Base of methods that score `log p(label | prompts, template(text))` for every class.
 
     Attributes:
-        template: the words around a text (Jinja; `cpool.language.Template`), the same in training
-            and at test.
+        template: the words around a text (Jinja), the same in training and at test; a
+            `cpool.language.Template`, its words, or the `pathlib.Path` of a file with them, which
+            is read at once: what is recorded are the words.
         labels: what class number i is called; the names of the stream, made readable, when None.
         normalise: "sum" or "mean" of the log-probabilities of a label's tokens.
         end: whether the end-of-text token closes each label: "auto" where one label begins another.
@@ -40,7 +43,7 @@ class LabelMethod(Method):
             the assistant's answer, without a space before them; for instruction-tuned models.
     """
 
-    template: str = "{{ text }}\nLabel:"
+    template: TemplateLike = "{{ text }}\nLabel:"
     labels: tuple[str, ...] | None = None
     normalise: Literal["sum", "mean"] = "sum"
     end: Literal["auto", "always", "never"] = "auto"
@@ -48,7 +51,7 @@ class LabelMethod(Method):
 
     def __post_init__(self) -> None:
         """Refuse a template without a place for the text, and names that are not."""
-        Template(self.template)
+        object.__setattr__(self, "template", Template.of(self.template).source)
         self.need(self.normalise in ("sum", "mean"), "normalise", '"sum" or "mean"')
         self.need(isinstance(self.chat, bool), "chat", "true or false")
         self.need(self.end in ("auto", "always", "never"), "end", '"auto", "always" or "never"')
@@ -58,6 +61,12 @@ class LabelMethod(Method):
         )
         self.need(right, "labels", "with a name of its own for every class")
 
+    @property
+    def template_text(self) -> str:
+        """The words of the template, whatever it was given as."""
+        assert isinstance(self.template, str)
+        return self.template
+
     def words(self, backbone: Backbone) -> LabelWords:
         """Return the words of the classes, none of which is known yet."""
         before = "" if self.chat else " "
@@ -65,7 +74,7 @@ class LabelMethod(Method):
 
     def surround(self, words: LabelWords) -> Surround:
         """Return the template, to be filled with what is known of the classes."""
-        return Surround(Template(self.template), words, chat=self.chat)
+        return Surround(Template.of(self.template), words, chat=self.chat)
 
     def need_start(self, known: tuple[str, ...]) -> None:
         """Raise ConfigError unless init, text, length and slots of a tuned prompt go together."""
@@ -77,6 +86,16 @@ class LabelMethod(Method):
             self.need(own.init == "text", "length", 'at least 1, or None with init "text"')
         else:
             self.need(is_whole(own.length) and own.length >= 1, "length", "at least 1")
+
+    def need_one_prompt(self) -> None:
+        """Raise ConfigError where labels shall be calibrated that a slot never scores."""
+        own: Any = self
+        self.need(isinstance(own.calibrate, bool), "calibrate", "true or false")
+        self.need(
+            not own.calibrate or own.slots == "shared",
+            "calibrate",
+            'false with slots="task", where a prompt scores no labels of other tasks',
+        )
 
     def tuned(
         self,
@@ -113,7 +132,8 @@ class LabelMethod(Method):
             init_next=(lambda pool: from_slot(pool, -1)) if start == "last" else None,
             nearest=start == "nearest",
         )
-        return self.model(backbone, words, Prompter([branch]), routed=not shared)
+        rules = [ContentFree()] if getattr(own, "calibrate", False) else []
+        return self.model(backbone, words, Prompter([branch]), routed=not shared, rules=rules)
 
     @classmethod
     def token_start(
@@ -128,8 +148,10 @@ class LabelMethod(Method):
             return uniform(-0.5, 0.5)
         if init == "text":
             return from_text(backbone, text)
-        table = cls.token_embedding(backbone).weight
-        return from_vocabulary(table) if init == "vocabulary" else from_labels(backbone, words)
+        cls.token_embedding(backbone)
+        if init == "labels":
+            return from_labels(backbone, words)
+        return from_vocabulary(backbone.word_table(FIRST))
 
     @staticmethod
     def token_embedding(backbone: Backbone) -> Any:

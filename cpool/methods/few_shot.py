@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from cpool.backbones import Backbone
+from cpool.language import TemplateLike
 from cpool.methods._language import LabelMethod
 from cpool.model import PromptedModel
 from cpool.rules.content_free import ContentFree
@@ -34,7 +35,7 @@ class FewShot(LabelMethod):
     prompts: ClassVar[bool] = False
     closed_form: ClassVar[bool] = True
 
-    template: str = (
+    template: TemplateLike = (
         "{% for e in examples %}{{ e.text }}\nLabel: {{ e.label }}\n\n{% endfor %}"
         "{{ text }}\nLabel:"
     )
@@ -47,7 +48,7 @@ class FewShot(LabelMethod):
         super().__post_init__()
         self.need(is_whole(self.each) and self.each >= 1, "each", "at least 1")
         self.need(self.pick in ("random", "nearest"), "pick", '"random" or "nearest"')
-        self.need("examples" in self.template, "template", "with a loop over examples")
+        self.need("examples" in self.template_text, "template", "with a loop over examples")
 
     def compose(self, backbone: Backbone) -> PromptedModel:
         """The language model, the examples around a text, and the scores of the labels."""

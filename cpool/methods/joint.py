@@ -1,10 +1,12 @@
 """Joint: another method trained on all tasks at once; the upper bound."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from cpool.backbones import Backbone
 from cpool.errors import ConfigError, unknown
+from cpool.language import Template
 from cpool.methods.base import Method
 from cpool.model import PromptedModel
 from cpool.settings import TrainSettings
@@ -37,6 +39,10 @@ class Joint(Method):
 
     of: str = "fine_tune"
     options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Take templates as their words, which is what a checkpoint records."""
+        object.__setattr__(self, "options", _worded(dict(self.options)))
 
     @property
     def inner(self) -> Method:
@@ -73,3 +79,12 @@ class Joint(Method):
     def compose(self, backbone: Backbone) -> PromptedModel:
         """The model of the method that is trained."""
         return self.inner.compose(backbone)
+
+
+def _worded(value: Any) -> Any:
+    """Return options in which templates and files of templates are their words."""
+    if isinstance(value, Path | Template):
+        return Template.of(value).source
+    if isinstance(value, dict):
+        return {key: _worded(inner) for key, inner in value.items()}
+    return type(value)(map(_worded, value)) if isinstance(value, tuple | list) else value

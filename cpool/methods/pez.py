@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from torch import Tensor
-
 from cpool.backbones import Backbone
 from cpool.errors import PoolError
 from cpool.hard_pool import HardPool
@@ -57,20 +55,15 @@ class HardPromptTuning(LabelMethod):
     def compose(self, backbone: Backbone) -> PromptedModel:
         """A branch of words at the embedding, and the scores of the labels."""
         words = self.words(backbone)
-        embed = self.token_embedding(backbone)
-
-        def table() -> Tensor:
-            weight: Tensor = embed.weight
-            return weight
-
+        size = len(self.token_embedding(backbone).weight)
         tokenizer = backbone.processor
         # A table may have more rows than there are tokens.
-        banned = {*tokenizer.all_special_ids, *range(len(tokenizer), len(table()))}
+        banned = {*tokenizer.all_special_ids, *range(len(tokenizer), size)}
         pool = HardPool(
             self.token_count(backbone, self.length, self.text),
             backbone.hidden_size,
             self.token_start(backbone, words, self.init, self.text),
-            table,
+            backbone.word_table,
             banned=sorted(banned),
         )
         return self.tuned(backbone, words, EmbeddingSite(), pool)

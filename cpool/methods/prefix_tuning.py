@@ -36,6 +36,8 @@ class PrefixTuning(LabelMethod):
             which trains it at a rate of 5e-5; None to train keys and values themselves.
         forgettable: keep what the router needs to take a task out again (`cpool.exact.forget`), Q²
             numbers a task; with slots="task".
+        calibrate: take off the scores after texts without content when a task ends, see `ZeroShot`;
+            with slots="shared".
     """
 
     name: ClassVar[str] = "prefix_tuning"
@@ -51,10 +53,12 @@ class PrefixTuning(LabelMethod):
     slots: Literal["task", "shared"] = "task"
     through: int | None = None
     forgettable: bool = False
+    calibrate: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what the parts below do not check."""
         super().__post_init__()
+        self.need_one_prompt()
         self.need_start(("text", "random"))
         self.need(is_number(self.std) and self.std > 0, "std", "above 0 and finite")
         fits = self.init == "random" and self.slots == "task"

@@ -45,6 +45,8 @@ class PromptTuning(LabelMethod):
         answers: "labels" of the task, or "completions", which each text has with it.
         forgettable: keep what the router needs to take a task out again (`cpool.exact.forget`), Q²
             numbers a task; with slots="task".
+        calibrate: take off the scores after texts without content when a task ends, see `ZeroShot`;
+            with slots="shared".
     """
 
     name: ClassVar[str] = "prompt_tuning"
@@ -60,10 +62,12 @@ class PromptTuning(LabelMethod):
     start: Literal["fresh", "last", "nearest"] = "fresh"
     answers: Literal["labels", "completions"] = "labels"
     forgettable: bool = False
+    calibrate: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what the parts below do not check."""
         super().__post_init__()
+        self.need_one_prompt()
         self.need_start(("vocabulary", "text", "labels", "random"))
         self.need(
             self.start == "fresh" or (self.start in ("last", "nearest") and self.slots == "task"),
@@ -74,6 +78,7 @@ class PromptTuning(LabelMethod):
         if self.answers == "completions":
             self.need(self.labels is None, "labels", 'None with answers="completions"')
             self.need(self.init != "labels", "init", 'other than "labels" for completions')
+            self.need(not self.calibrate, "calibrate", 'false with answers="completions"')
 
     def answer(self, words: LabelWords, routed: bool) -> tuple[Head, AnyReadout]:
         """Return what scores labels, or completions."""

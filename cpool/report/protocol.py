@@ -8,6 +8,7 @@ from typing import Any
 __all__ = ["Difference", "differences"]
 
 Results = Mapping[str, Any]
+_NO_RUN = object()  # where a field is about a seed that a file does not have
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ def differences(documents: Sequence[Results]) -> list[Difference]:
     Compared are the backbone and its query features, the data by their fingerprint, the scenario,
     the options that reduce or arrange the stream, the number of tasks and their classes, the order
     of the classes for every seed that two files share, the sizes of the splits, the split that was
-    measured on, the seeds, and the search. A field that a file does not record (an older version)
-    is not compared with that file.
+    measured on, the seeds, and the search. A field that one file records and another does not (an
+    older version) differs, too: nobody can say that it was the same.
 
     Args:
         documents: contents of results.json.
@@ -48,13 +49,15 @@ def differences(documents: Sequence[Results]) -> list[Difference]:
     >>> one = {"stream": {"fingerprint": "a"}, "runs": [{"seed": 0}]}
     >>> differences([one, {**one, "runs": [{"seed": 1}]}])
     [Difference(field='seeds', values=('0', '1'))]
+    >>> differences([one, {**one, "search": None}])
+    [Difference(field='search', values=('not recorded', 'none'))]
     """
     fields = {**_FIELDS, **_orders(documents)}
     found = []
     for name, read in fields.items():
         values = [read(document) for document in documents]
-        known = [value for value in values if value is not None]
-        if any(value != known[0] for value in known[1:]):
+        asked = [value for value in values if value is not _NO_RUN]
+        if any(value != asked[0] for value in asked[1:]):
             found.append(Difference(name, tuple(map(_shown, values))))
     return found
 
@@ -136,8 +139,10 @@ def _orders(documents: Sequence[Results]) -> dict[str, Callable[[Results], Any]]
 
     def reader(seed: int) -> Callable[[Results], Any]:
         def read(document: Results) -> Any:
-            orders = (run.get("class_order") for run in document["runs"] if run["seed"] == seed)
-            return next((order for order in orders if order is not None), None)
+            runs = [run for run in document["runs"] if run.get("seed") == seed]
+            orders = (run.get("class_order") for run in runs)
+            known = next((order for order in orders if order is not None), None)
+            return known if runs else _NO_RUN
 
         return read
 
@@ -148,6 +153,8 @@ def _orders(documents: Sequence[Results]) -> dict[str, Callable[[Results], Any]]
 def _shown(value: Any) -> str:
     if value is None:
         return "not recorded"
+    if value is _NO_RUN:
+        return "no run"
     if isinstance(value, list):
         short = ", ".join(map(str, value[:8])) + (", …" if len(value) > 8 else "")
         return short or "none"

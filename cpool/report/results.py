@@ -49,14 +49,15 @@ class Setting(NamedTuple):
     backbone: str
     query_features: str
     stream: str
-    training_data: str
+    number_of_training_samples: int
+    number_of_tasks: int
     evaluated_split: str
 
     @classmethod
     def of(cls, results: Mapping[str, Any]) -> "Setting":
         """Read it from the content of a results.json.
 
-        The sizes of single tasks depend on the order of the classes, so their number and sum count.
+        The sizes of single tasks depend on the order of the classes, so their sum and number count.
         """
         backbone, stream = results.get("backbone") or {}, results.get("stream") or {}
         query = [backbone.get(key) for key in ("pooling", "normalize")]
@@ -65,7 +66,8 @@ class Setting(NamedTuple):
             _fingerprint(backbone),
             repr([*query, list(backbone.get("layers") or [])]),
             _fingerprint(stream),
-            f"{sum(sizes)} samples in {len(sizes)} tasks",
+            sum(sizes),
+            len(sizes),
             str(results.get("evaluated_on") or "test"),
         )
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cpool.language import Surround, Template
 from cpool.rule import Rule
+from cpool.rules.content_free import take_off_priors
 
 __all__ = ["TemplateSearch"]
 
@@ -24,13 +25,15 @@ class TemplateSearch(Rule):
     `S_m = Σ_{(x, y)} log p(y | m(x))` over rows of all tasks so far, p the softmax over the classes
     of the row's task; or how many rows are right. A sum needs no row of an older task again: what a
     template reached there stays in it, with the labels that it listed then. The first of equal ones
-    is taken; a task of one class tells nothing.
+    is taken; a task of one class tells nothing. With `blank` texts the scores of a template are
+    calibrated by what its labels have after these (`ContentFree`), as they will be at test.
 
     Args:
         surround: of the model.
         templates: to choose from.
         rows: training rows of each task at most, drawn at random.
         score: "loss", the log-probability of the right class, or "accuracy".
+        blank: texts without content, to calibrate each template by; none leaves scores as they are.
 
     Attributes:
         scores: S of each template.
@@ -45,10 +48,11 @@ class TemplateSearch(Rule):
         templates: Sequence[Template],
         rows: int,
         score: Literal["loss", "accuracy"],
+        blank: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.surround, self.templates = surround, tuple(templates)
-        self.rows, self.score = rows, score
+        self.rows, self.score, self.blank = rows, score, tuple(blank)
         self.scores, self.seen = [0.0] * len(self.templates), 0
         surround.template = self.best
 
@@ -62,17 +66,20 @@ class TemplateSearch(Rule):
         """Score every template on some rows of a task, and use the best from now on."""
         picked = torch.randperm(len(y))[: self.rows].tolist()
         texts, labels = [str(x[i]) for i in picked], torch.as_tensor(np.asarray(y)[picked])
-        training, found = model.training, []
+        training, found, prior = model.training, [], model.head.prior.clone()
         model.eval()
         try:
             for template in self.templates:
                 self.surround.template = template
+                if self.blank:
+                    take_off_priors(model, self.blank, task)
                 found.append(self._score(model, texts, labels, task))
             # All or none: a template that fails leaves the others as they were.
             self.scores = [old + new for old, new in zip(self.scores, found, strict=True)]
             self.seen += len(picked)
         finally:
             self.surround.template = self.best
+            model.head.prior.copy_(prior)
             model.train(training)
 
     def _score(self, model: Any, texts: list[str], labels: Int[Tensor, " n"], task: int) -> float:

@@ -176,7 +176,7 @@ def add_completions(
     model = learner.model
     if isinstance(model.method, PromptTuning) and model.method.init == "text" and model.prompter:
         # A first row that is too long for a hard prompt is still a text to start from, cut.
-        text = _shown(model.backbone, fit, model.method.template) or str(fit.x[0])
+        text = _shown(model.backbone, fit, model.method.template_text) or str(fit.x[0])
         next(iter(model.prompter)).pool.init = from_text(model.backbone, text)
     before, told_before = _all(learner, older), _all(learner, older, told=True)
     learner.fit_task(fit, names[-1])

@@ -9,7 +9,7 @@ import numpy as np
 
 from cpool.backbones import Backbone
 from cpool.initialisers import from_text
-from cpool.language import readable
+from cpool.language import check_readable, readable
 from cpool.learner import Learner
 from cpool.methods import NCM, Method, PromptRidge, PromptTuning, ZeroShot
 from cpool.seeding import seeded
@@ -79,7 +79,7 @@ def _methods(backbone: Backbone, labels: tuple[str, ...], template: str | None) 
     """Return what is compared; the last one is kept."""
     if not backbone.has_words:
         return [NCM(), PromptRidge()]
-    around = template or ZeroShot.template
+    around = template or ZeroShot().template_text
     # Closed labels, so that a label of a later task may begin one of these.
     shared: dict[str, Any] = {"labels": None, "end": "always"}
     listed = "Labels: {{ labels | join(', ') }}.\n" + around
@@ -104,7 +104,7 @@ def _measured(
     seconds = time.perf_counter() - started
     row = method.name
     if isinstance(method, ZeroShot):
-        row = "hard prompt, labels listed" if "labels" in method.template else "hard prompt"
+        row = "hard prompt, labels listed" if "labels" in method.template_text else "hard prompt"
     return {
         "row": row,
         "accuracy": float((answers == held.y).mean()),
@@ -114,24 +114,33 @@ def _measured(
 
 def add_labels(
     learner: Learner,
-    known: list[str],
+    known: Sequence[str],
     names: Sequence[str],
     older: Sequence[Examples],
     parts: tuple[Examples, Examples, tuple[str, ...]],
-) -> tuple[Added, tuple[Examples, Examples]]:
+) -> tuple[Added, tuple[Examples, Examples], list[str]]:
     """Learn a further task, and say whether the older ones moved.
 
     Args:
         learner: with the older tasks.
-        known: names of the classes, by number; those of new labels are added.
+        known: names of the classes, by number; labels that are not among them get the next ones.
         names: of all tasks, that of the new one last.
         older: the held-out rows of each older task.
         parts: rows to learn from, rows to measure on, and the names of their labels.
 
     Returns:
-        What happened, and both parts under the numbers that their classes have here.
+        What happened, both parts under the numbers that their classes have here, and the names of
+        all classes.
+
+    Raises:
+        DataError: labels that the model cannot tell apart.
     """
-    numbers = _numbers(learner, known, parts[2])
+    labels = [*known, *(label for label in parts[2] if label not in known)]
+    words = getattr(learner.model.head, "words", None)
+    if words is not None:
+        check_readable(labels)  # as the data has them; a loaded model knows them as words alone
+        words.more(labels[len(known) :])
+    numbers = np.array([labels.index(label) for label in parts[2]])
     fit, held = (replace(part, y=numbers[part.y]) for part in parts[:2])
     _start_from(learner, parts[2])
     before, told_before = _answers(learner, older), _answers(learner, older, told=True)
@@ -153,7 +162,7 @@ def add_labels(
         told_after=scores(told_after),
         changed=sum(int((one != other).sum()) for one, other in pairs),
     )
-    return added, (fit, held)
+    return added, (fit, held), labels
 
 
 def _start_from(learner: Learner, labels: Sequence[str]) -> None:
@@ -162,17 +171,6 @@ def _start_from(learner: Learner, labels: Sequence[str]) -> None:
     if isinstance(model.method, PromptTuning) and model.method.init == "text" and model.prompter:
         branch = next(iter(model.prompter))
         branch.pool.init = from_text(model.backbone, _start_text(labels))
-
-
-def _numbers(learner: Learner, known: list[str], labels: Sequence[str]) -> np.ndarray:
-    """Return the class of each label of a new task; new labels get new numbers."""
-    words = getattr(learner.model.head, "words", None)
-    for label in labels:
-        if label not in known:
-            known.append(label)
-            if words is not None:
-                words.more([label])
-    return np.array([known.index(label) for label in labels])
 
 
 def _answers(

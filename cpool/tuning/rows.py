@@ -67,7 +67,14 @@ def check_kind(data: Any, kind: Kind) -> None:
 
 
 def read_task(data: Any, validation: float) -> tuple[Examples, Examples, tuple[str, ...]]:
-    """Return the rows to learn from, those held out, and the names of the labels."""
+    """Return the rows to learn from, those held out, and the names of the labels.
+
+    Raises:
+        ConfigError: a share that is not between 0 and 1.
+        DataError: data of a wrong kind, or one label alone.
+    """
+    _check_share(validation)
+    _check_several(data)
     options: dict[str, Any] = {"tasks": 1, "validation": 0, "test_fraction": validation}
     if isinstance(data, str | Path):
         stream = load_stream("text_file", path=str(data), **options)
@@ -97,12 +104,7 @@ def read_pairs(data: Any, validation: float, task: int) -> tuple[Examples, Examp
         ConfigError: a share that is not between 0 and 1.
         DataError: an empty prompt or completion, or fewer than two different prompts.
     """
-    if not is_number(validation) or not 0 < validation < 1:
-        raise ConfigError(
-            expected="validation between 0 and 1, both excluded",
-            got=repr(validation),
-            remedy="0.2 holds out a fifth of the rows.",
-        )
+    _check_share(validation)
     prompts, completions = _pairs(data)
     places = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
     if len(places) < 2:
@@ -117,6 +119,33 @@ def read_pairs(data: Any, validation: float, task: int) -> tuple[Examples, Examp
     out = np.isin([places[prompt] for prompt in prompts], chosen)
     rows = as_completions(prompts, completions, task)
     return rows.take(~out), rows.take(out)
+
+
+def _check_share(validation: float) -> None:
+    if not is_number(validation) or not 0 < validation < 1:
+        raise ConfigError(
+            expected="validation between 0 and 1, both excluded",
+            got=repr(validation),
+            remedy="0.2 holds out a fifth of the rows.",
+        )
+
+
+def _check_several(data: Any) -> None:
+    """Refuse rows of one label; what is no pair of columns is refused by who reads it."""
+    if isinstance(data, str | Path):
+        text, label = COLUMNS["labels"]
+        labels: Any = read_table(Path(data), text=text, label=label).labels
+    elif hasattr(data, "keys"):
+        labels = data["label"]
+    else:
+        labels = data[1] if isinstance(data, tuple | list) and len(data) == 2 else ()
+    names = {str(one) for one in labels}
+    if len(names) == 1:
+        raise DataError(
+            expected="rows of at least two labels: what a task learns is to tell its labels apart",
+            got=f"{names.pop()!r} alone in {origin(data)}",
+            remedy="Add rows of another label; in a task that is added it may be a known one.",
+        )
 
 
 def _pairs(data: Any) -> tuple[list[str], list[str]]:

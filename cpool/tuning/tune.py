@@ -5,6 +5,7 @@ from typing import Any
 
 from cpool.backbones import Truncations, load_backbone
 from cpool.errors import ConfigError
+from cpool.language import Template, TemplateLike
 from cpool.tuning.completions import compare_completions
 from cpool.tuning.labels import compare_labels
 from cpool.tuning.rows import kind_of, origin, read_pairs, read_task
@@ -20,7 +21,7 @@ def tune(
     out: str | Path,
     *,
     name: str = "first",
-    template: str | None = None,
+    template: TemplateLike | None = None,
     validation: float = 0.2,
     dtype: str | None = None,
     device: str | None = None,
@@ -46,7 +47,8 @@ def tune(
         backbone: a hub id or folder.
         out: a new folder for the model.
         name: of this first task.
-        template: the words around a text, for a language model; Jinja with `{{ text }}`.
+        template: the words around a text, for a language model; Jinja with `{{ text }}`, as a text
+            or as the `pathlib.Path` of its file.
         validation: share of the rows that is held out, of each label.
         dtype: of the weights.
         device: where to run; what accelerate finds by default.
@@ -55,7 +57,7 @@ def tune(
         **train: settings of training, such as epochs=5 or lr=0.01.
 
     Raises:
-        ConfigError: `out` holds a tuned model, or a setting does not exist.
+        ConfigError: `out` holds a tuned model, no such template, or a setting does not exist.
         DataError: data of a wrong kind.
         BackboneError: no model there, or one of images.
     """
@@ -66,6 +68,7 @@ def tune(
             got=f"{out}, which holds a tuned model",
             remedy="Choose another folder, or add a task to it (`cpool add`).",
         )
+    around = None if template is None else Template.of(template).source
     kind, found = kind_of(data), None
     parts = read_task(data, validation) if kind == "labels" else None
     fit, held = read_pairs(data, validation, 0) if parts is None else parts[:2]
@@ -80,10 +83,10 @@ def tune(
     with Truncations().once():
         if parts is None:
             learner, compared, found = compare_completions(
-                model, (fit, held), name, template, train, options
+                model, (fit, held), name, around, train, options
             )
         else:
-            learner, compared = compare_labels(model, parts, name, template, train, options)
+            learner, compared = compare_labels(model, parts, name, around, train, options)
     labels = [] if parts is None else list(parts[2])
     classes = [0] if parts is None else list(range(len(labels)))
     task = TaskRecord(name, origin(data), classes, len(fit), len(held), found)

@@ -1,6 +1,8 @@
 """Tuned: a specialised model in a folder, that predicts or completes, and takes new tasks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,13 +118,15 @@ class Tuned:
     def add(self, data: Any, name: str, *, validation: float = 0.2) -> Added | AddedCompletions:
         """Learn a further task, and say whether the older ones moved.
 
+        Where that fails, amid training too, this is again what its folder holds.
+
         Args:
             data: rows as for `tune`, of the kind that this model was tuned on.
             name: of the task, new.
             validation: share of the rows that is held out, of each label.
 
         Raises:
-            DataError: a name that is taken, or data of a wrong kind.
+            DataError: a name that is taken, data of a wrong kind, or labels of the same words.
         """
         names, record = [task.name for task in self.record.tasks], self.record
         if name in names:
@@ -132,22 +136,42 @@ class Tuned:
         check_kind(data, record.kind)
         older, names = read_held(self.folder, len(names), record.kind), [*names, name]
         added: Added | AddedCompletions
-        found = None
-        with Truncations().once():
+        found, labels = None, record.labels
+        if record.kind == "completions":
+            fit, held = read_pairs(data, validation, len(older))
+        else:
+            parts = read_task(data, validation)
+        with self._restored(), Truncations().once():
             if record.kind == "completions":
-                fit, held = read_pairs(data, validation, len(older))
                 added, found = add_completions(self.learner, names, older, fit, held)
                 classes = [len(older)]
             else:
-                parts = read_task(data, validation)
-                added, (fit, held) = add_labels(self.learner, record.labels, names, older, parts)
-                classes = [record.labels.index(label) for label in parts[2]]
-        record.tasks.append(TaskRecord(name, origin(data), classes, len(fit), len(held), found))
-        self.save([*older, held])
+                added, (fit, held), labels = add_labels(self.learner, labels, names, older, parts)
+                classes = [labels.index(label) for label in parts[2]]
+            task = TaskRecord(name, origin(data), classes, len(fit), len(held), found)
+            self.record = replace(record, labels=labels, tasks=[*record.tasks, task])
+            self.save([*older, held])
         return added
 
+    @contextmanager
+    def _restored(self) -> Iterator[None]:
+        """Take learner and record as they were, from the folder, if what is done inside fails."""
+        learner, record = self.learner, self.record
+        try:
+            yield
+        except BaseException:
+            self.record = record
+            self.learner = Learner.load(
+                self.folder / MODEL,
+                learner.model.backbone,
+                device=learner.device,
+                accelerator=learner.accelerator,
+                progress=learner.progress,
+            )
+            raise
+
     def save(self, held: Sequence[Examples]) -> None:
-        """Write the model, then the held-out rows, then the record that names them."""
-        self.learner.save(self.folder / MODEL)
+        """Write the held-out rows, which an older record reads as well, the model, the record."""
         write_held(self.folder, held)
+        self.learner.save(self.folder / MODEL)
         self.record.write(self.folder)

@@ -1,5 +1,6 @@
 """All benchmarks with one command: order, one search for all seeds, failures, and going on."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -8,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import run_all
+from benchmarks.models import MADE
 from benchmarks.run_all import Job, make_plans, work_through
 from cpool import Learner
+from cpool.experiment.reading import read_experiment
 from tests.experiment.tiny import SMALL, write_experiment
 
 SEARCH = SMALL.replace("[[method]]\nname", "[search]\nbudget = 2\n[[method]]\nname", 1)
@@ -94,6 +97,32 @@ def test_another_machine_goes_on_with_what_is_finished(started, folder, tmp_path
     assert not (results / "b" / "parts").exists()
 
 
+def test_of_an_experiment_that_got_more_methods_those_alone_are_run(
+    started, folder, tmp_path, tiny_backbone, capsys
+):
+    file, results = folder / "b.toml", tmp_path / "results"
+    write_experiment(file, tiny_backbone, SMALL)
+    work_through(make_plans(folder, [], tmp_path / "here")[0], 1, results)
+    first = json.loads((results / "b" / "results.json").read_text(encoding="utf-8"))
+    # A fresh clone measures the same experiment anew.
+    plans, _ = make_plans(folder, [], tmp_path / "anew")
+    work_through(plans, 1, results)
+    assert "[1/2]" in plans[0].seeds[0].log.read_text(encoding="utf-8")
+    first = json.loads((results / "b" / "results.json").read_text(encoding="utf-8"))
+    write_experiment(file, tiny_backbone, SMALL + '[[method]]\nname = "slda"\n')
+    plans, _ = make_plans(folder, [], tmp_path / "there")
+    work_through(plans, 1, results)
+    assert plans[0].error is None
+    assert "b: only methods that its results do not have" in capsys.readouterr().out
+    for job in plans[0].seeds:
+        log = job.log.read_text(encoding="utf-8")
+        assert "[1/3]" not in log and "[3/3]" in log
+    merged = json.loads((results / "b" / "results.json").read_text(encoding="utf-8"))
+    assert merged["complete"]
+    assert [run["label"] for run in merged["runs"]] == ["ncm", "l2p", "slda"] * 2
+    assert [run for run in merged["runs"] if run["label"] != "slda"] == first["runs"]
+
+
 def test_rows_of_a_seed_that_is_stopped_are_kept(started, folder, tmp_path, monkeypatch):
     results = tmp_path / "results"
     original, fit_task = Job.start, Learner.fit_task
@@ -154,6 +183,32 @@ def test_names_pick_some_and_unknown_ones_are_faults(folder, tmp_path):
     plans, faults = make_plans(folder, ["b", "nothing"], tmp_path)
     assert [plan.name for plan in plans] == ["b"]
     assert "nothing.toml" in faults["nothing"]
+
+
+def test_a_model_that_is_to_be_made_is_named_with_its_command(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, command in MADE.items():
+        write_experiment(folder / "b.toml", Path(name))
+        plans, faults = make_plans(folder, [], tmp_path)
+        assert plans == []
+        assert faults["b"].startswith(f"expected a model in {name}; got none there.")
+        assert faults["b"].endswith(command)
+        assert importlib.util.find_spec(command.split()[-1]) is not None
+        Path(name).mkdir(parents=True)
+        (Path(name) / "model.safetensors").touch()
+        assert make_plans(folder, [], tmp_path)[1] == {}
+
+
+def test_every_model_that_is_made_is_known_and_made_first(root):
+    files = sorted((root / "benchmarks" / "experiments").glob("*.toml"))
+    names = {str(read_experiment(file).backbone["name"]) for file in files}
+    assert {name for name in names if name.startswith("build/")} == set(MADE)
+    recipe = (
+        (root / "Makefile").read_text(encoding="utf-8").split("\nbenchmarks: ")[1].split("\n\n")[0]
+    )
+    for command in MADE.values():
+        made = command.replace("python", "$(BIN)/python", 1)
+        assert recipe.index(made) < recipe.index("benchmarks.run_all")
 
 
 def test_the_command_says_what_failed_and_ends_with_status_1(folder, tmp_path, monkeypatch, capsys):

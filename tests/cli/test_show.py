@@ -79,11 +79,70 @@ def test_compare_with_force_shows_the_table_and_what_differs(cpool, finished, tm
     assert done.stdout.count("ncm") >= 2
 
 
-def test_an_older_file_is_not_blamed_for_what_it_does_not_record(cpool, finished, tmp_path):
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        (("search",), "search: none in {a}; not recorded in {b}"),
+        (("stream", "options"), '"scenario": "class"}} in {a}; not recorded in {b}'),
+        (("backbone", "dtype"), "backbone.dtype: float32 in {a}; not recorded in {b}"),
+        (("runs", 0, "class_order"), None),  # the other method of the seed has it
+        (("not_run",), None),
+    ],
+)
+def test_what_only_one_file_records_is_not_taken_to_be_the_same(
+    cpool, finished, tmp_path, path, says
+):
     def old(results):
-        del results["search"], results["not_run"], results["stream"]["options"]
+        *keys, last = path
+        for key in keys:
+            results = results[key]
+        del results[last]
 
-    assert cpool("compare", finished, altered(finished, tmp_path, old)).exit_code == 0
+    other = altered(finished, tmp_path, old)
+    done = cpool("compare", finished, other)
+    assert done.exit_code == (0 if says is None else 2), done.stderr
+    if says is not None:
+        assert says.format(a=finished, b=other) in done.stderr
+        assert "Run them alike (again, what a file does not record)" in done.stderr
+        assert cpool("compare", "--force", finished, other).exit_code == 0
+    assert cpool("compare", other, other).exit_code == 0  # both do not say it
+
+
+def test_a_seed_that_one_file_lacks_is_named_once(cpool, finished, tmp_path):
+    done = cpool("compare", finished, altered(finished, tmp_path, without_seed_1))
+    assert "seeds: 0, 1 in" in done.stderr
+    assert "class order" not in done.stderr
+
+
+def test_an_order_of_classes_that_only_one_file_records_is_named(cpool, finished, tmp_path):
+    def old(results):
+        for run in results["runs"]:
+            del run["class_order"]
+
+    done = cpool("compare", finished, altered(finished, tmp_path, old))
+    assert done.exit_code == 2
+    assert done.stderr.count("class order of seed ") == 2
+    assert "not recorded in" in done.stderr
+
+
+def test_a_searched_and_an_unsearched_experiment_are_no_table(cpool, root):
+    paths = [root / "benchmarks" / "results" / name for name in ("digits", "quickstart")]
+    done = cpool("compare", *paths)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert 'search: {"budget": 3, "validation": 0.2' in done.stderr
+    assert f"not recorded in {paths[1]}" in done.stderr
+
+
+def test_tasks_of_another_number_are_not_called_other_data(cpool, finished, tmp_path):
+    def five(results):
+        results["stream"]["tasks"] = 5
+        results["stream"]["train_sizes"] = [sum(results["stream"]["train_sizes"]), 0, 0, 0, 0]
+
+    done = cpool("compare", "--force", finished, altered(finished, tmp_path, five))
+    said = " ".join(done.stdout.split())
+    assert "these differ: stream.tasks: 2 in " in said
+    assert "Warning: the number of tasks differs between the runs" in said
+    assert "data" not in said.replace(str(finished), "").replace(str(tmp_path), "")
 
 
 def test_compare_names_runs_of_one_name_by_their_folder(cpool, finished, tmp_path):

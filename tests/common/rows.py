@@ -127,11 +127,17 @@ ROWS: dict[str, Callable[[], Method]] = {
     "prompt_tuning_shared": lambda: PromptTuning(
         length=2, labels=LABELS, slots="shared", init="labels", normalise="mean"
     ),
+    "prompt_tuning_calibrated": lambda: PromptTuning(
+        length=2, labels=LABELS, slots="shared", calibrate=True
+    ),
     "prompt_tuning_last": lambda: PromptTuning(length=2, labels=LABELS, start="last"),
     "prompt_tuning_nearest": lambda: PromptTuning(length=2, labels=LABELS, start="nearest"),
     "prefix_tuning": lambda: PrefixTuning(length=2, labels=LABELS, text="the red house"),
     "prefix_tuning_random": lambda: PrefixTuning(
         length=2, labels=LABELS, init="random", slots="shared"
+    ),
+    "prefix_tuning_calibrated": lambda: PrefixTuning(
+        length=2, labels=LABELS, text="the red house", slots="shared", calibrate=True
     ),
     "prefix_tuning_through": lambda: PrefixTuning(
         length=2, labels=LABELS, init="random", through=6
@@ -158,6 +164,9 @@ ROWS: dict[str, Callable[[], Method]] = {
     "few_shot_nearest": lambda: FewShot(labels=LABELS, template=SHOWN, pick="nearest"),
     "prompt_search": lambda: PromptSearch(
         labels=LABELS, candidates=("my {{ text }} now", "{{ labels | join(' ') }} {{ text }}")
+    ),
+    "prompt_search_calibrated": lambda: PromptSearch(
+        labels=LABELS, candidates=("my {{ text }} now", "the {{ text }} dog"), calibrate=True
     ),
     "lora": lambda: LoRA(labels=LABELS, rank=2),
     "fine_tune_words": lambda: FineTuneWords(labels=LABELS),
@@ -194,10 +203,12 @@ PREFIXES = (
 LANGUAGE = (
     "prompt_tuning",
     "prompt_tuning_shared",
+    "prompt_tuning_calibrated",
     "prompt_tuning_last",
     "prompt_tuning_nearest",
     "prefix_tuning",
     "prefix_tuning_random",
+    "prefix_tuning_calibrated",
     "prefix_tuning_through",
     "multitask_prompt",
     "multitask_prompt_ranks",
@@ -211,6 +222,7 @@ LANGUAGE = (
     "few_shot",
     "few_shot_nearest",
     "prompt_search",
+    "prompt_search_calibrated",
     "lora",
     "fine_tune_words",
 )

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -156,6 +157,48 @@ def test_the_best_of_several_rows_by_examples() -> None:
     assert lines[1:] == [["4", "40.0", "50.0"], ["16", "80.0", "90.0"]]
 
 
+def study(**values: float) -> dict[str, Any]:
+    """Return a study of one panel and 16 queries, of these rows and a value of each."""
+    points = [
+        {"panel": "a set, 7", "x": 16, "series": label, "seed": 0, "average_accuracy": value}
+        for label, value in values.items()
+    ]
+    settings = {"experiment": {"method": [{"name": "zero_shot", "label": "zero"}]}}
+    return {"x": "rows", "y": ["average_accuracy"], "points": points, "settings": settings}
+
+
+def test_hard_prompts_that_a_study_lacks_are_named() -> None:
+    made = comparison()
+    made.results["stream"] |= {"options": {"train_per_class": 16}}
+    said = page.left_out(made, study(zero=0.32))[0]
+    assert said.startswith("The column of hard prompts is without `two` of the first table")
+    assert "With 16 queries on a set `two` had 71.0 ± 1.4 there, where the column has 32.0" in said
+    assert "there, where" not in page.left_out(made, study(zero=0.75))[0]
+
+
+def test_a_hard_prompt_that_was_measured_apart_is_picked_up() -> None:
+    document = study(**{"zero": 0.3, "few_shot nearest": 0.8, "few_shots of another": 0.9})
+    assert page.methods_of(document) == {"zero": "zero_shot", "few_shot nearest": "few_shot"}
+    assert cells(page.by_examples(page.grouped(document)))[1:] == [["16", "80.0"]]
+    made = comparison(**{"two": [0.7, 0.7]})
+    made.runs = {"zero": made.runs["zero"], "few_shot nearest": made.runs["two"]}
+    made.results["stream"] |= {"options": {"train_per_class": 16}}
+    assert page.left_out(made, document) == []
+
+
+def test_three_pairs_part_nothing_and_the_page_says_so() -> None:
+    made = comparison()
+    made.results["stream"]["tasks"] = 1
+    assert "Seeds × tasks are 2 pairs here" in page.significance(made)[0]
+    made.results["stream"]["tasks"] = 6
+    assert page.significance(made) == []
+    assert "marks all rows as alike" in page.PAGE.read_text(encoding="utf-8")
+    table = (page.ROOT / "docs" / "pages" / "benchmarks.md").read_text(encoding="utf-8")
+    table = table[table.index(f"\n## {page.MAIN}\n") :].split("\n## ")[1]
+    rows = [line for line in table.splitlines() if re.match(r"\| \d", line)]
+    assert rows and all("| ≈ " in row and "p = 1.000 |" in row for row in rows)
+
+
 def test_forgetting_of_streams_side_by_side() -> None:
     def run(label: str, accuracy: float, forgetting: float | None) -> dict[str, object]:
         return {"label": label, "average_accuracy": accuracy, "forgetting": forgetting}
@@ -201,3 +244,41 @@ def test_no_page_is_made_of_a_dry_run(name: str, tmp_path: Path) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), "dry_run": True}))
     with pytest.raises(DataError, match="dry run"):
         page.outputs(results)
+
+
+def test_hard_prompts_of_another_study_count_on_the_same_data_only() -> None:
+    stream = {"fingerprint": "a", "backbone_fingerprint": "b"}
+
+    def study(name: str, label: str, *panels: str, **changes: Any) -> dict[str, Any]:
+        points = [{"panel": panel, "x": 4, "series": label, "seed": 0} for panel in panels]
+        found = {"name": name, "seeds": [0], "streams": dict.fromkeys(panels, stream)}
+        return {**found, "points": points, **changes}
+
+    had = study("hard_vs_soft", "zero_shot", "one", "two")
+    made = page.joined(had, study("hard_prompts", "few_shot nearest", "two", "three"))
+    assert [(point["panel"], point["series"]) for point in made["points"]] == [
+        ("one", "zero_shot"),
+        ("two", "zero_shot"),
+        ("two", "few_shot nearest"),
+    ]
+    for changes in ({"seeds": [1]}, {"streams": {"two": {**stream, "fingerprint": "c"}}}):
+        with pytest.raises(SystemExit, match="hard_prompts"):
+            page.joined(had, study("hard_prompts", "few_shot nearest", "two", **changes))
+
+
+def test_aims_are_differences_seed_by_seed_and_bold_where_missed() -> None:
+    accuracies = {
+        "best hard prompt": [0.50, 0.60],
+        "best prompt tuning": [0.52, 0.58],
+        "LoRA": [0.55, 0.62],
+    }
+    points = [
+        {"panel": "p", "x": 4, "series": name, "seed": seed, "average_accuracy": value}
+        for name, values in accuracies.items()
+        for seed, value in enumerate(values)
+    ]
+    document = {"x": "queries", "y": ["average_accuracy"], "points": points}
+    assert page.aims(document)[2:] == [
+        "| *p* | | |",
+        "| 4 | +0.0 ± 2.8 | **−3.5 ± 0.7** |",
+    ]

@@ -1,9 +1,17 @@
 """The page of PromptRidge says what the committed results say, and judges its targets rightly."""
 
+from typing import Any
+
 import pytest
 
 from benchmarks import prompt_ridge_page as page
-from benchmarks.prompt_ridge_page import Experiment
+from benchmarks.prompt_ridge_log import defaults, ideas
+from benchmarks.prompt_ridge_reading import ASKED, differences, not_run, why
+from benchmarks.prompt_ridge_rows import Experiment, paragraph
+from benchmarks.tables import RESULTS
+from cpool._io import read_json, write_json
+
+LOGS = RESULTS / "prompt-ridge-search"
 
 
 def experiment(name: str, **rows: list[float]) -> Experiment:
@@ -70,9 +78,11 @@ def test_a_gain_is_taken_seed_by_seed() -> None:
         prompt_ridge__none=[58.0, 67.5],
         prompt_ridge__none__one__layer=[50.0, 60.0],
     )
-    assert cells(page.targets({found.name: found}))[0][1:] == ["+2.25 ± 0.35", "yes"]
+    target = cells(page.targets({found.name: found}))[0]
+    assert target[1:] == ["`prompt_ridge`: +2.25 ± 0.35", "yes"]
     (row,) = cells(page.gains({found.name: found}))
-    assert row == [found.name, "62.75 ± 6.72", "+2.25 ± 0.35", "–", "+7.75 ± 0.35", "–"]
+    gain, layers = "+2.25 ± 0.35", "+7.75 ± 0.35"
+    assert row == [found.name, "62.75 ± 6.72", gain, "–", "–", layers, "–", "–"]
 
 
 def test_slots_must_be_ahead_by_two_deviations() -> None:
@@ -85,3 +95,161 @@ def test_slots_must_be_ahead_by_two_deviations() -> None:
         "conflicting-intents", prompt_ridge=[90.0, 92.0], prompt_ridge__one__slot=[88.0, 91.5]
     )
     assert cells(page.targets({near.name: near}))[0][2] == "**no**"  # +1.25 ± 1.06
+
+
+BARE, KEPT = [[0.5]], [[0.6]]
+
+
+def with_default(matrices: list[Any], **rows: list[float]) -> Experiment:
+    """Return the experiment of a target, and whether its default kept the prompt, seed by seed."""
+    rows = {"prompt_ridge__none": [50.0] * 3, "prompt_ridge__none__one__layer": [40.0] * 3, **rows}
+    found = experiment("prompt-ridge-cifar100-base50", prompt_ridge=[50.0, 50.0, 56.0], **rows)
+    for run in found.runs:
+        label = run["label"]
+        own = matrices[run["seed"]] if label == "prompt_ridge" else BARE
+        run["accuracy_matrix"] = KEPT if label == "prompt_ridge trained" else own
+        chosen = {"prompt_ridge": "auto", "prompt_ridge trained": "trained"}.get(label, "none")
+        run["hyper_parameters"] = {"prompt": chosen, "ridge": 0.003}
+    return found
+
+
+def test_a_refused_prompt_is_no_trained_prefix() -> None:
+    found = with_default([BARE, BARE, BARE])
+    assert cells(page.gains({found.name: found}))[0][2:4] == ["refused", "–"]
+    measured = cells(page.targets({found.name: found}))[0][1]
+    assert measured == "`prompt_ridge`: +2.00 ± 3.46, its prompt refused with 3 of 3 seeds"
+    found = with_default([BARE, BARE, KEPT])
+    assert found.refused() == [0, 1]
+    assert cells(page.gains({found.name: found}))[0][2] == "+2.00 ± 3.46, 2 of 3 refused"
+
+
+def test_a_row_that_keeps_its_prefix_is_picked_up_when_it_is_there() -> None:
+    found = with_default([BARE, BARE, KEPT], prompt_ridge__trained=[53.0] * 3)
+    assert cells(page.gains({found.name: found}))[0][3] == "+3.00 ± 0.00"
+    assert cells(page.targets({found.name: found}))[0][1] == "`prompt_ridge trained`: +3.00 ± 0.00"
+    for run in found.runs:  # as good with a prefix as without: who can tell which it is?
+        run["accuracy_matrix"] = BARE
+    assert found.refused() == []
+
+
+def test_a_default_that_the_search_trained_stands_where_it_belongs() -> None:
+    found = with_default([KEPT, KEPT, KEPT])
+    for run in found.runs:
+        if run["label"] == "prompt_ridge":
+            run["hyper_parameters"]["prompt"] = "trained"
+    assert cells(page.gains({found.name: found}))[0][2:4] == ["–", "+2.00 ± 3.46"]
+
+
+def test_rows_with_another_ridge_are_marked() -> None:
+    found = with_default([KEPT, KEPT, KEPT])
+    for run in found.runs:
+        if run["label"] == "prompt_ridge none one layer":
+            run["hyper_parameters"]["ridge"] = 0.5
+    assert cells(page.gains({found.name: found}))[0][5] == "+10.00 ± 0.00 †"
+
+
+def test_control_rows_that_were_not_run_are_named() -> None:
+    found = with_default([KEPT, KEPT, KEPT], prompt_ridge__random=[50.0], joint__prompt=[60.0])
+    said = not_run({found.name: found, "another": found})
+    assert [line for line in said if "|" in line][2:] == [
+        f"| {found.name} | trained prefix, joint fine-tuning |"
+    ]
+    rows = {"prompt_ridge__trained": [1.0], "joint__fine_tune": [2.0]}
+    whole = with_default([KEPT] * 3, prompt_ridge__random=[50.0], joint__prompt=[60.0], **rows)
+    assert not_run({whole.name: whole}) == []
+
+
+def test_the_page_names_every_control_row_that_is_not_there() -> None:
+    found = {
+        name: Experiment(name, read_json(RESULTS / name / "results.json")["runs"]) for name in ASKED
+    }
+    table = {line.split("|")[1].strip(): line for line in not_run(found) if line.startswith("| ")}
+    for name, experiment in found.items():
+        for label, words in {
+            "joint prompt": "joint prefix",
+            "prompt_ridge random": "random",
+        }.items():
+            assert (words in table.get(name, "")) is not bool(experiment.of(label)), (name, label)
+
+
+def test_what_is_said_of_the_search_is_in_its_log() -> None:
+    said = " ".join(" ".join(defaults(LOGS)).split())
+    logs = {name: read_json(LOGS / f"{name}.json")["trials"] for name in ("clinc150", "cifar100")}
+    for trials in logs.values():
+        later = [trial for trial in trials if trial["seed"]]
+        assert {trial["prefix"] for trial in later} <= {"trained", "random", "none"}
+        assert {str(trial["head"]) for trial in later} == {
+            "{'layers': 1.0, 'kind': 'cosine', 'gamma': 0.7, 'projection': 4000}"
+        }
+    assert not [trial for trial in logs["clinc150"] if trial["prefix"] == "auto"]
+    assert "seeds 0, 1, 2; other prefixes with seed 0 (length 4" in said
+    assert {trial["seed"] for trial in logs["cifar100"]} == {0, 1}
+    assert "seeds 0, 1; no other length" in said
+    assert "64.90 %, where the trained prefix had 65.45 % and no prefix 64.50 %" in said
+    assert "no search chose this default" in said
+
+
+def test_a_trial_that_speaks_for_the_default_is_not_denied(tmp_path) -> None:
+    for name in ("clinc150", "cifar100"):
+        log = read_json(LOGS / f"{name}.json")
+        for trial in log["trials"]:
+            if trial["prefix"] == "auto":
+                trial["by_ridge"]["0.003"]["accuracy"] = 0.7
+        write_json(tmp_path / f"{name}.json", log)
+    assert "no search chose" not in " ".join(defaults(tmp_path))
+
+
+def test_each_column_of_ideas_says_how_many_seeds_it_has() -> None:
+    assert (
+        ideas(LOGS)[0]
+        == "| idea | banking77 (3 seeds) | cifar100 (one seed) | clinc150 (3 seeds) |"
+    )
+
+
+def test_the_reading_is_what_the_results_say() -> None:
+    found = {d.name: Experiment(d.name, d.results["runs"]) for d in page.read_all()}
+    assert why({name: found[name] for name in found if name != "banking77"}, LOGS) == []
+    assert "## Why rows without a prompt lead" in why(found, LOGS)
+
+    def mean(name: str, label: str, over: str) -> float:
+        gain = found[name].gain(label, over)
+        assert gain is not None
+        return gain.mean
+
+    none, one, random = page.NONE, page.ONE_LAYER, page.RANDOM
+    few = found["banking77"]
+    assert few.best() == "ranpac" and abs(mean("banking77", page.OURS, none)) < 0.5
+    assert mean("banking77", none, one) < mean("banking77", none, "ranpac") / 2 < 0  # most of it
+    assert few.choice(none, "ridge") < few.choice(one, "ridge")
+    trials = read_json(RESULTS / "banking77" / "search.json")["trials"]
+    tied = [t for t in trials if t["label"] == none]
+    assert len(tied) == 3 and len({t["accuracy"] for t in tied}) == 1
+    assert tied[0]["settings"]["ridge"] == few.choice(none, "ridge")
+    layers, ridges = differences(read_json(LOGS / "banking77-ideas.json")["trials"])
+    assert layers is not None and abs(layers.mean) < 0.5
+    assert ridges is not None and ridges.mean > 0.5
+    assert mean("prompt-ridge-banking77", none, "ranpac") > 0
+    for name in ("fashion-mnist", "omniglot50", "prompt-ridge-clinc150"):
+        assert found[name].best() == none
+        assert mean(name, none, one) > 0.5
+    images = found["fashion-mnist"]
+    assert images.choice(random, "ridge") == images.choice(none, "ridge")
+    for name in ("fashion-mnist", "omniglot50"):
+        label = found[name].trained()
+        assert label is not None
+        assert found[name].choice(label, "ridge") == found[name].choice(random, "ridge")
+        assert mean(name, label, random) < -mean(name, random, none) / 2
+    cifar = found["prompt-ridge-cifar100"]
+    prompt = cifar.trained() or page.OURS
+    gain = cifar.gain(prompt, none)
+    assert gain is not None and gain.deviation is not None
+    assert mean(cifar.name, prompt, random) > -mean(cifar.name, random, none) > 0
+    assert gain.mean < 2.5 * gain.deviation  # what a paired t test of three seeds would ask
+    joint = [e.gain(page.PROMPT, none) for e in page.asked(found).values()]
+    assert all(gain.mean < 0 for gain in joint if gain is not None)
+
+
+def test_code_stays_in_one_line() -> None:
+    lines = paragraph("- " + "word " * 17 + '`prompt = "auto"` ' + "word " * 9).splitlines()
+    assert len(lines) == 2
+    assert lines[1].startswith('  `prompt = "auto"` word')

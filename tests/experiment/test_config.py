@@ -142,6 +142,58 @@ def test_the_resolved_file_gives_the_same_experiment_again(read, tmp_path):
     assert first.methods[0].method.general_layers == ()
 
 
+def test_a_template_may_be_a_file_and_is_resolved_to_its_words(read, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # paths are those of the folder where cpool runs
+    (tmp_path / "intent.jinja").write_text("{{ text }}\nIntent:\n", encoding="utf-8")
+    (tmp_path / "short.jinja").write_text("{{ text }} =>", encoding="utf-8")
+    here = '{ file = "intent.jinja" }'
+    text = (
+        f'{BASE}[search]\nbudget = 4\nvalidation = 0.2\n[[method]]\nname = "zero_shot"\n'
+        f"template = {here}\n"
+        f'[method.search]\ntemplate = [{here}, "my {{{{ text }}}}", {{ file = "short.jinja" }}]\n'
+        f'[[method]]\nname = "prompt_search"\ncandidates = [{here}, "my {{{{ text }}}}"]\n'
+        f'[[method]]\nname = "joint"\nof = "few_shot"\n[method.options]\n'
+        'template = { file = "shown.jinja" }\n'
+    )
+    shown = "{% for e in examples %}{{ e.text }} {% endfor %}{{ text }}"
+    (tmp_path / "shown.jinja").write_text(shown, encoding="utf-8")
+    experiment = read(text, 'method.prompt_search.template={ file = "short.jinja" }')
+    first, search, joint = experiment.methods
+    words = "{{ text }}\nIntent:"
+    assert first.method.template == words
+    tried = [candidate.settings["template"] for candidate in first.candidates]
+    assert tried == [words, "my {{ text }}", "{{ text }} =>"]
+    assert search.method.template == "{{ text }} =>"
+    assert search.method.candidates == (words, "my {{ text }}")
+    assert joint.method.inner.template == shown
+    written = tomli_w.dumps(experiment.resolved())
+    assert "jinja" not in written
+    for path in tmp_path.glob("*.jinja"):
+        path.unlink()
+    assert read(written).methods == experiment.methods
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ('{ file = "gone.jinja" }', "a template file in UTF-8; got gone.jinja: No such file"),
+        ('{ file = "bare.jinja" }', "a Jinja template with {{ text }}"),
+        ('{ path = "gone.jinja" }', "{ file = \"intent.jinja\" }; got {'path': 'gone.jinja'}"),
+        ("{ file = 3 }", "a template as a text, or its file"),
+        ("3", "as a text in quotes; got 3"),
+    ],
+)
+def test_a_file_that_is_no_template_names_the_key_and_the_experiment(
+    read, value, says, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bare.jinja").write_text("no place", encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        read(f'{BASE}[[method]]\nname = "zero_shot"\ntemplate = {value}\n')
+    for words in (says, "method.zero_shot.template", "my file.toml"):
+        assert words in str(caught.value)
+
+
 def test_the_same_method_with_other_settings_or_another_grid_is_no_repetition(read):
     text = BASE + "[search]\nbudget = 2\n" + NCM + NCM + 'label = "b"\nnormalize = true\n'
     grid = NCM + 'label = "c"\n[method.search]\nnormalize = [false, true]\n'

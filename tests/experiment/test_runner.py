@@ -127,6 +127,25 @@ def test_a_resumed_experiment_does_only_what_is_left(make):
         assert AccuracyMatrix.from_json(before) == AccuracyMatrix.from_json(after)
 
 
+def test_methods_may_be_added_to_an_experiment_that_goes_on(make):
+    ncm = '[[method]]\nname = "ncm"\n'
+    first = run(make(DIGITS + ncm))
+    seen = []
+    more = DIGITS + '[[method]]\nname = "slda"\n' + ncm
+    with pytest.raises(ConfigError, match="--resume to go on"):
+        make(more)
+    runner = make(more, resume=True)
+    results = runner.run(lambda job, record: seen.append(job.entry.label))
+    assert seen == ["slda"]
+    assert [run["label"] for run in results["runs"]] == ["slda", "ncm"]
+    assert results["complete"] and results["runs"][1] == first["runs"][0]
+    assert [e.label for e in read_experiment(runner.folder.config).methods] == ["slda", "ncm"]
+    with pytest.raises(ConfigError, match=r"differ: method\.slda\. Choose"):  # none may go
+        make(DIGITS + ncm, resume=True)
+    with pytest.raises(ConfigError, match=r"differ: .*seeds"):  # nor anything else change
+        make(more + '[[method]]\nname = "ridge"\n', "seeds=[4]", resume=True)
+
+
 def test_a_folder_in_use_is_refused_and_differing_keys_are_named(make):
     text = DIGITS + '[[method]]\nname = "ncm"\n'
     run(make(text))

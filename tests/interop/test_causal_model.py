@@ -4,12 +4,14 @@ import copy
 
 import pytest
 import torch
-from transformers import GenerationConfig, Trainer
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, GenerationConfig, Trainer
 
 from cpool.backbones import Backbone
-from cpool.errors import ConfigError, DataError
-from cpool.interop.transformers import CpoolForCausalLM, TaskCallback
+from cpool.errors import BackboneError, ConfigError, DataError
+from cpool.interop.transformers import CpoolConfig, CpoolForCausalLM, TaskCallback
 from cpool.interop.transformers.completions import asked
+from cpool.interop.transformers.config import described
 from cpool.methods import LinearHead, LoRA, PrefixTuning, PromptTuning, ZeroShot
 from tests import tiny
 from tests.interop.trained import arguments, same, stacked, weights
@@ -19,10 +21,11 @@ ANIMALS = ["the cat sleeps", "a dog runs", "the bird eats in the tree", "a small
 MONEY = ["lost card", "bank loan open", "please close my card now", "send the stolen card"] * 2
 TEXTS = (ANIMALS, MONEY)
 ANSWERS = (["red house", "green"] * 4, ["pay now", "close"] * 4)
+BARE = {"template": "{{ text }}"}  # no words around a text; those have tests of their own
 KINDS = {
-    "tokens": lambda: PromptTuning(length=3),
-    "long": lambda: PromptTuning(length=9),  # so long that it is run once for all rows
-    "prefix": lambda: PrefixTuning(length=3, init="random"),
+    "tokens": lambda: PromptTuning(length=3, **BARE),
+    "long": lambda: PromptTuning(length=9, **BARE),  # so long that it is run once for all rows
+    "prefix": lambda: PrefixTuning(length=3, init="random", **BARE),
 }
 NEW = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None}
 
@@ -182,6 +185,16 @@ def test_generate_returns_the_text_and_what_follows(side):
         model.generate(**batch, return_dict_in_generate=True)
 
 
+def test_an_encoder_that_would_have_seen_the_answer_is_refused(tmp_path):
+    model = PromptTuning(length=3).build(tiny.backbone("t5"))
+    with pytest.raises(ConfigError, match=r"before a decoder.*prompt_tuning on 'tiny-t5'.*seq2seq"):
+        CpoolForCausalLM.of(model)
+    CpoolConfig(**described(model)).save_pretrained(tmp_path)
+    save_file(dict(model.state_dict()), tmp_path / "model.safetensors")
+    with pytest.raises(ConfigError, match=r"Build one of these on a decoder"):
+        AutoModelForCausalLM.from_pretrained(tmp_path, backbone=model.backbone)
+
+
 def test_what_does_not_fit_is_refused():
     for method, kind in ((LinearHead(), "llama"), (ZeroShot(), "llama"), (LoRA(rank=2), "gpt2")):
         with pytest.raises(ConfigError, match="PromptTuning or PrefixTuning"):
@@ -191,6 +204,11 @@ def test_what_does_not_fit_is_refused():
         model.begin_task([0, 1])
     with pytest.raises(DataError, match="a completion for each"):
         model.rows(ANIMALS, ["red"])
+    for nothing in ("", " "):
+        with pytest.raises(DataError, match=r"completions with words; got '"):
+            model.rows(["the cat", "a dog"], [" red", nothing])
+        with pytest.raises(DataError, match=r"non-empty texts; got .* at position 1"):
+            model.rows(["the cat", nothing], [" red", "red"])
     with pytest.raises(DataError, match=r"at most 61 tokens.*in row 1"):
         model.rows(["a cat", "a cat " * 40], ["red", "red"])
     model.begin_task(TASKS[0])
@@ -205,3 +223,10 @@ def test_what_does_not_fit_is_refused():
         model.begin_task(TASKS[0])
     assert not model.running
     assert model.begin_task(TASKS[1]) == 1
+
+
+def test_a_completion_has_an_end_or_is_refused():
+    model = CpoolForCausalLM.of(KINDS["tokens"]().build(tiny.new("llama")))
+    model.backbone.processor.eos_token = None
+    with pytest.raises(BackboneError, match=r"an end token.*Set tokenizer\.eos_token"):
+        model.rows(["the cat"], ["red"])

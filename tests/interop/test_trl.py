@@ -12,10 +12,12 @@ from tests import tiny  # noqa: E402
 from tests.interop.trained import same, weights  # noqa: E402
 
 
+# TRL turns it on by a name that transformers is giving up.
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated:FutureWarning")
 def test_sft_trainer_teaches_the_prompt_the_completions(tmp_path):
     torch.manual_seed(0)
     backbone = tiny.new("llama")
-    model = CpoolForCausalLM.of(PromptTuning(length=2).build(backbone))
+    model = CpoolForCausalLM.of(PromptTuning(length=2, template="{{ text }}").build(backbone))
     before = weights(backbone)
     rows = {"prompt": tiny.raw("llama", 8), "completion": [" red bird", " bank loan"] * 4}
     data = datasets.Dataset.from_dict(rows)
@@ -30,7 +32,6 @@ def test_sft_trainer_teaches_the_prompt_the_completions(tmp_path):
             report_to=[],
             use_cpu=True,
             bf16=False,
-            activation_checkpointing=False,
             disable_tqdm=True,
             save_strategy="no",
         ),

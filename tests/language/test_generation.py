@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from cpool.backbones import Backbone
-from cpool.errors import BackboneError, DataError
+from cpool.errors import BackboneError, ConfigError, DataError
 from cpool.inject import encode
 from cpool.language import generate
 from cpool.methods import PromptTuning, ZeroShot
@@ -151,6 +151,32 @@ def test_what_cannot_generate_is_refused() -> None:
     long = {"input_ids": torch.randint(4, 20, (1, tiny.TEXT))}
     with pytest.raises(DataError, match="at most 64 tokens"):
         generate(gpt2, long, tiny.prompts("gpt2", 1, "tokens"), **NEW)
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"max_new_tokens": 0}, "at least 1; got 0"),
+        ({"max_new_tokens": 2.5}, "a whole number"),
+        ({"return_dict_in_generate": True}, "ids as the answer"),
+        ({"assistant_model": object()}, "from its embeddings.*got assistant_model"),
+        ({"prompt_lookup_num_tokens": 2}, "got prompt_lookup_num_tokens"),
+        ({"guidance_scale": 1.5}, "got guidance_scale"),
+    ],
+)
+def test_options_that_need_ids_or_give_none_are_refused(kind, options, says) -> None:
+    from transformers import GenerationConfig
+
+    backbone = tiny.backbone(kind)
+    batch = backbone.prepare(TEXTS)
+    with pytest.raises(ConfigError, match=says):
+        generate(backbone, batch, **{**NEW, **options})
+    if not {"max_new_tokens", "assistant_model"} & set(options):
+        with pytest.raises(ConfigError, match=says):
+            generate(backbone, batch, generation_config=GenerationConfig(**options))
+    same = {**NEW, "guidance_scale": 1.0, "return_dict_in_generate": False}
+    assert torch.equal(generate(backbone, batch, **same), generate(backbone, batch, **NEW))
 
 
 def test_the_router_sees_the_text_alone_whatever_the_template() -> None:

@@ -44,8 +44,13 @@ def test_a_file_of_a_template(tmp_path) -> None:
     path = tmp_path / "prompt.jinja"
     path.write_text("{{ text }}\nIntent:\n", encoding="utf-8")
     assert Template.read(path) == Template("{{ text }}\nIntent:")
-    with pytest.raises(ConfigError, match=r"gone\.jinja"):
+    with pytest.raises(ConfigError, match=r"gone\.jinja: No such file"):
         Template.read(tmp_path / "gone.jinja")
+    with pytest.raises(ConfigError, match="Is a directory"):
+        Template.read(tmp_path)
+    path.write_text("{{ text }}\r\nIntent:", encoding="utf-8-sig")  # as some editors write it
+    assert Template.of(path) == Template.read(path) == Template("{{ text }}\nIntent:")
+    assert Template.of("{{ text }} now") == Template.of(Template("{{ text }} now"))
 
 
 def test_a_surround_follows_what_is_known() -> None:

@@ -54,7 +54,7 @@ def test_a_label_that_begins_another_needs_an_end_of_text() -> None:
 @pytest.mark.parametrize(
     ("names", "says"),
     [
-        (["red", "zebra", "giraffe"], "'zebra' and 'giraffe', which are the same 1"),
+        (["red", "zebra", "giraffe"], "'zebra' and 'giraffe', which are the same token"),
         (["red", "  "], "at least one token"),
     ],
 )

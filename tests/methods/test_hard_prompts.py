@@ -12,7 +12,7 @@ import torch
 from cpool.errors import CheckpointError, ConfigError
 from cpool.language import Template
 from cpool.learner import Learner
-from cpool.methods import FewShot, PromptSearch
+from cpool.methods import FewShot, Joint, PromptSearch, ZeroShot
 from cpool.seeding import seeded
 from tests import tiny
 from tests.common.rows import LABELS, SHOWN
@@ -118,6 +118,13 @@ FIRST = "{{ text }}"
 
 def chances(before: str, text: str, after: str, classes: list[int]) -> dict[int, float]:
     """Return log p(class | words around a text) among some classes, a pass of the model each."""
+    found = raw(before, text, after, classes)
+    total = math.log(sum(math.exp(score) for score in found.values()))
+    return {label: score - total for label, score in found.items()}
+
+
+def raw(before: str, text: str, after: str, classes: list[int]) -> dict[int, float]:
+    """Return log p(label | words around a text), not compared with other labels."""
     backbone = tiny.backbone("llama")
     ids = backbone.processor.encode(f"{before}{text}{after}", add_special_tokens=False)
     found = {}
@@ -127,13 +134,25 @@ def chances(before: str, text: str, after: str, classes: list[int]) -> dict[int,
             logits = backbone.language_model(torch.tensor([ids + words])).logits[0].double()
         table = logits.log_softmax(dim=-1)
         found[label] = sum(float(table[len(ids) - 1 + i, w]) for i, w in enumerate(words))
+    return found
+
+
+def calibrated(before: str, text: str, after: str, classes: list[int]) -> dict[int, float]:
+    """Return the chances without what each label has after no content."""
+    blank = [raw(before, one, after, classes) for one in ("N/A", "[MASK]", "none")]
+    found = raw(before, text, after, classes)
+    for label in classes:
+        found[label] -= math.log(sum(math.exp(one[label]) for one in blank) / len(blank))
     total = math.log(sum(math.exp(score) for score in found.values()))
     return {label: score - total for label, score in found.items()}
 
 
+@pytest.mark.parametrize("calibrate", [False, True])
 @pytest.mark.parametrize("score", ["loss", "accuracy"])
-def test_templates_are_chosen_by_sums_over_the_rows_of_all_tasks(score) -> None:
-    options = {"labels": LABELS, "template": FIRST, "score": score}
+def test_templates_are_chosen_by_sums_over_the_rows_of_all_tasks(score, calibrate) -> None:
+    """Calibrated scores are compared, each template's with its own priors, as they are used."""
+    options = {"labels": LABELS, "template": FIRST, "score": score, "calibrate": calibrate}
+    chance = calibrated if calibrate else chances
     run = learner(PromptSearch(candidates=CANDIDATES, **options))
     other = learner(PromptSearch(candidates=CANDIDATES[::-1], **options))
     wanted = dict.fromkeys((FIRST, *CANDIDATES), 0.0)
@@ -145,7 +164,7 @@ def test_templates_are_chosen_by_sums_over_the_rows_of_all_tasks(score) -> None:
         for source in wanted:
             before, after = Template(source).around([LABELS[c] for c in seen])
             for text, label in zip(task.train.x, task.train.y.tolist(), strict=True):
-                found = chances(before, text, after, list(task.classes))
+                found = chance(before, text, after, list(task.classes))
                 right = float(max(found, key=found.__getitem__) == label)
                 wanted[source] += found[label] if score == "loss" else right
         layout = run.model.layout()["rules"][0]
@@ -160,7 +179,7 @@ def test_templates_are_chosen_by_sums_over_the_rows_of_all_tasks(score) -> None:
             assert other.model.layout()["rules"][0]["template"] == best
     assert len(set(wanted.values())) > 1
     for text, row in zip(TEXTS, run.predict_proba(TEXTS), strict=True):
-        found = chances(filled[0], text, filled[1], run.classes)
+        found = chance(filled[0], text, filled[1], run.classes)
         np.testing.assert_allclose(np.log(row), [found[c] for c in run.classes], atol=1e-4)
 
 
@@ -199,6 +218,32 @@ def test_a_search_over_nothing_is_refused(options, says) -> None:
         PromptSearch(**options)
 
 
+def test_a_template_may_be_a_file_and_its_words_are_what_is_recorded(tmp_path) -> None:
+    path = tmp_path / "prompt.jinja"
+    path.write_text("my {{ text }} now\n", encoding="utf-8")
+    words = "my {{ text }} now"
+    for given in (path, Template(words), words):
+        assert ZeroShot(template=given) == ZeroShot(template=words)
+        found = PromptSearch(template=given, candidates=(given, "{{ text }} dog"))
+        assert found.hyper_parameters()["candidates"] == (words, "{{ text }} dog")
+        joint = Joint(of="prompt_search", options={"template": given, "candidates": [given]})
+        assert joint.options == {"template": words, "candidates": [words]}
+    run = learner(ZeroShot(labels=LABELS, template=path))
+    run.run(stream("llama"), tmp_path / "run")
+    path.unlink()
+    manifest = (tmp_path / "run" / "manifest.json").read_text(encoding="utf-8")
+    assert words in manifest and "prompt.jinja" not in manifest
+    again = Learner.load(tmp_path / "run", tiny.backbone("llama"), device="cpu", quiet=True)
+    assert np.array_equal(again.predict_proba(TEXTS), run.predict_proba(TEXTS))
+    for make in (
+        lambda: ZeroShot(template=path),
+        lambda: PromptSearch(candidates=(path,)),
+        lambda: Joint(of="zero_shot", options={"template": path}),
+    ):
+        with pytest.raises(ConfigError, match=r"a template file.*prompt\.jinja: No such file"):
+            make()
+
+
 def test_the_default_candidates_differ_and_some_list_the_labels() -> None:
     method = PromptSearch()
     sources = {method.template, *method.candidates}
@@ -207,12 +252,16 @@ def test_the_default_candidates_differ_and_some_list_the_labels() -> None:
 
 
 def test_a_template_that_fails_leaves_all_scores_as_they_were(monkeypatch) -> None:
-    method = PromptSearch(labels=LABELS, candidates=("my {{ text }} now", "the {{ text }} dog"))
+    templates = ("my {{ text }} now", "the {{ text }} dog")
+    method = PromptSearch(labels=LABELS, candidates=templates, calibrate=True)
     with seeded(0, "build"):
         model = method.build(tiny.backbone("llama"))
     model.begin_task([0, 1])
-    (rule,) = model.rules
+    rule = model.rules[0]
     model.study(["the cat", "a bird"], np.array([0, 1]))
+    model.end_task()
+    prior = model.head.prior.clone()
+    model.begin_task([0, 1])
     before, best = list(rule.scores), rule.best
     whole = rule._score
 
@@ -227,3 +276,4 @@ def test_a_template_that_fails_leaves_all_scores_as_they_were(monkeypatch) -> No
         model.study(["my card", "a fish"], np.array([0, 1]))
     assert rule.scores == before and rule.seen == 2
     assert rule.surround.template is best and model.training
+    assert prior.any() and torch.equal(model.head.prior, prior)

@@ -126,6 +126,38 @@ def test_a_task_answers_with_its_own_prompt_and_labels_and_earlier_ones_stay() -
         assert label in tasks[int(slot)].classes
 
 
+def test_a_batch_that_is_routed_to_one_slot_holds_its_prefix_once() -> None:
+    """Untold as told, in scores and in words, and what is answered stays the same."""
+    run = learner(PrefixTuning(length=3, labels=LABELS, template=TEMPLATE, init="random"))
+    tasks = stream("llama")
+    run.run(tasks)
+    model = run.model.eval()
+    texts = [x for x in tasks[0].test.x for _ in range(3)]
+    slots = run.explain(texts).slots["prompt"][:, 0]
+    texts = [text for text, slot in zip(texts, slots, strict=True) if slot == slots[0]]
+    assert len(texts) > 3
+    batch = model.prepare(texts)
+    with torch.no_grad():
+        prompts = model.prompter(model.query(batch))
+        assert prompts.selections["prompt"].index.stride(0)  # the router chose row by row
+        for pair in prompts.layers.values():
+            assert all(tensor.stride(0) == 0 for tensor in pair)
+        alone = [model(model.prepare([text])).logits[0] for text in texts]
+        torch.testing.assert_close(model(batch).logits, torch.stack(alone), atol=1e-5, rtol=1e-5)
+        copied = prompts._replace(
+            layers={
+                n: tuple(t.clone(memory_format=torch.contiguous_format) for t in pair)
+                for n, pair in prompts.layers.items()
+            }
+        )
+        features = [model.passes.run(batch, one)[0] for one in (prompts, copied)]
+        assert torch.equal(*features)
+    options = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None}
+    made = model.generate(batch, **options)
+    for row, text in enumerate(texts):
+        assert made[row].tolist() == model.generate(model.prepare([text]), **options)[0].tolist()
+
+
 def test_zero_shot_is_the_probability_of_the_label() -> None:
     run = learner(ZeroShot(labels=LABELS, template=TEMPLATE))
     run.run(stream("llama"))
@@ -149,6 +181,43 @@ def test_calibration_takes_off_what_a_label_has_after_no_content() -> None:
     expected = torch.stack([scores(f"my {t} now", named) for t in TEXTS]) - prior
     got = run.predict_proba(TEXTS)
     np.testing.assert_allclose(got, expected.softmax(dim=1).detach(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **o: PromptTuning(length=3, **o),
+        lambda **o: PrefixTuning(length=2, text="the red house", **o),
+    ],
+)
+def test_a_shared_prompt_is_calibrated_as_it_is_when_a_task_ends(make) -> None:
+    """Trained without priors, in the second task too; told or not, at test they are off."""
+    options = {"labels": LABELS, "template": TEMPLATE, "slots": "shared", "epochs": 2}
+    epochs = options.pop("epochs")
+    plain = learner(make(**options), epochs=epochs)
+    run = learner(make(**options, calibrate=True), epochs=epochs)
+    for task in stream("llama")[:2]:
+        plain.fit_task(task)
+        run.fit_task(task)
+    pools = [one.model.prompter.branches["prompt"].pool.blocks[0] for one in (plain, run)]
+    assert torch.equal(*pools)  # the second task was trained without the priors of the first
+
+    def logits(texts: list[str]) -> Tensor:
+        with torch.no_grad():
+            return plain.model.eval()(plain.model.prepare(texts)).logits
+
+    free = logits(["N/A", "[MASK]", "none"])
+    prior = free.exp().mean(dim=0).log()
+    with torch.no_grad():
+        got = run.model.eval()(run.model.prepare(TEXTS)).logits
+        torch.testing.assert_close(got, logits(TEXTS) - prior, atol=2e-5, rtol=1e-5)
+        told = run.model(run.model.prepare(TEXTS), task=0).logits
+    torch.testing.assert_close(told[:, :2], got[:, :2], atol=1e-5, rtol=1e-5)
+    if isinstance(run.model.method, PromptTuning):
+        named = tuple(LABELS[c] for c in run.classes)
+        own = [scores(f"my {text} now", named, pools[1][0, 0]) for text in ("N/A", TEXTS[0])]
+        torch.testing.assert_close(free[0], own[0].detach(), atol=2e-5, rtol=1e-5)
+        torch.testing.assert_close(got[0], own[1].detach() - prior, atol=2e-5, rtol=1e-5)
 
 
 def test_labels_of_a_template_are_those_seen_so_far() -> None:
@@ -357,6 +426,12 @@ def test_joint_training_of_a_prompt() -> None:
         (lambda: LoRA(rank=0), "rank at least 1"),
         (lambda: LoRA(dropout=1.0), "dropout from 0, below 1"),
         (lambda: PrefixTuning(std=0.0), "std above 0"),
+        (lambda: PromptTuning(calibrate=True), 'calibrate false with slots="task"'),
+        (lambda: PrefixTuning(calibrate=True), "a prompt scores no labels of other tasks"),
+        (
+            lambda: PromptTuning(calibrate=True, slots="shared", answers="completions"),
+            'false with answers="completions"',
+        ),
         (lambda: ZeroShot(labels=("a", "a")), "a name of its own"),
         (lambda: ZeroShot(labels=("a", " ")), "a name of its own"),
         (lambda: FewShot(template="{{ text }}"), "a loop over examples"),

@@ -5,13 +5,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks import tables
+from benchmarks.limits import few_pairs
 from benchmarks.merge_seeds import merge
 from benchmarks.stream_table import Document, choices, prediction_ratio, table, training_ratio
 from cpool.meter import COSTS
 from cpool.methods import METHODS
+from cpool.report.significance import ALPHA, holm, paired_test
 
 from .conftest import make_results
 
@@ -137,6 +140,46 @@ def test_a_table_without_a_search_says_so(document: Document) -> None:
         "train_samples": 50, "validation_samples": 260, "trials": 9, "seconds": 61.0,
     }  # fmt: skip
     assert not any("No search" in line for line in table(document))
+
+
+def test_upper_bounds_that_rows_are_ahead_of_are_named(document: Document) -> None:
+    assert not any("upper bound, but" in line for line in table(document))
+    for run in document.results["runs"]:
+        if run["label"] == "Joint":
+            run["average_accuracy"], run["train"] = 0.5, {"epochs": 3}
+    means = document.accuracies()
+    ahead = sum(mean > 0.5 for mean in means.values())
+    (said,) = [line for line in table(document) if "upper bound, but" in line]
+    assert f"`Joint` (50.00 after 3 epochs) is behind {ahead} of {len(means)} rows." in said
+    assert ahead
+
+
+@pytest.mark.parametrize(
+    ("pairs", "comparisons", "least"),
+    [
+        (3, 18, "0.25"),
+        (5, 1, "0.062"),
+        (6, 1, None),
+        (6, 2, "0.031"),
+        (12, 10, None),
+        (17, 90, None),
+    ],
+)
+def test_a_test_that_can_part_nothing_says_so(pairs, comparisons, least) -> None:
+    said = few_pairs(pairs, comparisons)
+    assert (said is None) is (least is None)
+    if said is not None:
+        assert f"{pairs} pairs here: the test cannot give less than p = {least}," in said
+        ones = [paired_test(np.ones(pairs))[1]] * comparisons  # as far apart as can be
+        assert min(holm(ones)) >= ALPHA
+
+
+def test_a_table_of_one_task_says_that_its_test_parts_nothing(document: Document) -> None:
+    assert not any("pairs here" in line for line in table(document))
+    for run in document.results["runs"]:
+        run["accuracy_matrix"] = [[run["accuracy_matrix"][-1][0]]]
+        run["test_sizes"] = run["test_sizes"][:1]
+    assert any(line.startswith("Seeds × tasks are 3 pairs here") for line in table(document))
 
 
 def test_costs_of_an_earlier_version_are_told_apart(document: Document) -> None:

@@ -1,11 +1,14 @@
 """The page of the protocol says what experiment files and streams do."""
 
+import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cpool.experiment.reading import read_experiment
+from cpool.methods import METHODS
 from cpool.streams import load_stream
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +37,30 @@ def test_every_setting_that_a_file_changes_is_named(path: Path) -> None:
         }
     assert changed
     assert {key for key in changed if f"`{key}`" not in RULE and f"`{key} =" not in RULE} == set()
+
+
+def test_defaults_that_are_not_the_papers_are_those_of_the_methods() -> None:
+    methods = (ROOT / "docs" / "pages" / "methods.md").read_text(encoding="utf-8")
+    part = methods[methods.index("## Other defaults") :].split("\n## ")[0]
+    rows = [[c.strip() for c in line.split("|")[1:3]] for line in part.splitlines() if "|" in line]
+    named = {}
+    for method, cell in rows[2:]:
+        kind = METHODS[method.strip("`")]
+        settings = {f"train.{key}": value for key, value in kind.train.__dict__.items()}
+        given = kind().hyper_parameters() | settings
+        named[kind.name] = re.findall(r"`([\w.]+) = ([^`]+)`", cell)
+        assert named[kind.name], cell
+        for key, value in named[kind.name]:
+            assert given[key] == tomllib.loads(f"value = {value}")["value"], (kind.name, key)
+    assert {"coda_prompt", "mvp", "osprompt"} <= set(named)
+    in_tables = {
+        row.method.name
+        for path in FILES
+        for row in read_experiment(path).methods
+        if {key for key, _ in named.get(row.method.name, ())} - set(row.grid)
+        and "template" not in row.method.hyper_parameters()  # of a language model: no such stream
+    }
+    assert {name for name in named if f"`{name}`" in RULE} == in_tables
 
 
 def test_domains_of_one_set_of_images_share_them() -> None:

@@ -126,7 +126,19 @@ def test_runs_of_other_settings_do_not_compare() -> None:
         ("backbone", "pooling", "mean", "the query features differ"),
         ("backbone", "normalize", True, "the query features differ"),
         ("backbone", "layers", [-2], "the query features differ"),
-        ("stream", "train_sizes", [260, 255, 250, 262], "the training data differs"),
+        (
+            "stream",
+            "train_sizes",
+            [260, 255, 250, 262, 1],
+            "the number of training samples differs",
+        ),
+        ("stream", "train_sizes", [760, 525], "the number of tasks differs"),
+        (
+            "stream",
+            "train_sizes",
+            [760],
+            "the number of training samples and the number of tasks differ",
+        ),
         (None, "evaluated_on", "validation", "the evaluated split differs"),
     ],
 )

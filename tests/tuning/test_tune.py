@@ -135,6 +135,61 @@ def test_a_task_is_added_and_the_older_one_does_not_move(decoder, tmp_path) -> N
         again.predict(texts, "third")
 
 
+@pytest.mark.parametrize("where", ["labels", "training", "writing"])
+def test_a_task_that_fails_changes_nothing(where, decoder, tmp_path, monkeypatch) -> None:
+    tune(rows(LABELS), decoder, tmp_path / "mine", **FAST)
+    tuned = Tuned.load(tmp_path / "mine", device="cpu")
+    whole = Tuned.load(tmp_path / "mine", device="cpu")
+    texts, _ = rows(LABELS, seed=1)
+    before = tuned.predict_proba(texts)
+    with monkeypatch.context() as patch:
+        data = rows(LATER, seed=2)
+        if where == "labels":  # of unknown words: the tokenizer does not tell them apart
+            data = rows({"xyz": "bird", "zyx": "house", "bird": "bird"}, seed=2)
+        elif where == "training":
+
+            def stop(*_: object) -> None:
+                raise KeyboardInterrupt
+
+            patch.setattr(type(tuned.learner.model), "end_task", stop)
+        else:
+
+            def full(*_: object) -> None:
+                raise CheckpointError(expected="room", got="a full disk", remedy="Clear it.")
+
+            patch.setattr("cpool.learner.save_state", full)
+        with pytest.raises((DataError, KeyboardInterrupt, CheckpointError)):
+            tuned.add(data, "second")
+    again = Tuned.load(tmp_path / "mine", device="cpu")
+    for one in (tuned, again):
+        assert one.record == whole.record
+        assert one.record.labels == ["lost_card", "openAccount"]
+        assert one.learner.model.head.words.names == ("lost card", "open account")
+        assert np.array_equal(one.predict_proba(texts), before)
+    # What is learned next is what it would be without the failure.
+    added, wanted = (one.add(rows(LATER, seed=3), "second") for one in (tuned, whole))
+    assert added == wanted
+    assert tuned.record == whole.record
+    later, _ = rows(LATER, seed=4)
+    assert np.array_equal(tuned.predict_proba(later), whole.predict_proba(later))
+
+
+def test_a_task_of_completions_that_fails_changes_nothing(decoder, tmp_path, monkeypatch) -> None:
+    pairs = {"prompt": [f"the {word}" for word in tiny.WORDS[:10]], "completion": ["cat"] * 10}
+    tuned = tune(pairs, decoder, tmp_path / "mine", **FAST)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tuned.learner.model), "end_task", stop)
+        with pytest.raises(KeyboardInterrupt):
+            tuned.add(pairs, "second")
+    assert [task.name for task in tuned.record.tasks] == ["first"]
+    assert tuned.learner.done == ["first"]
+    tuned.add(pairs, "second")
+
+
 def test_an_encoder_gets_prompt_ridge(encoder, tmp_path) -> None:
     options = {**FAST, "epochs": 1}
     tuned = tune(rows(LABELS), encoder, tmp_path / "mine", **options)
@@ -155,6 +210,13 @@ def test_an_encoder_gets_prompt_ridge(encoder, tmp_path) -> None:
         ({"data": (["a"] * 4, ["x"] * 4)}, CpoolError, "label|class"),
         ({"template": "no place"}, ConfigError, "a Jinja template"),
         ({"epochs": 0}, ConfigError, "epochs"),
+        ({"validation": 0.0}, ConfigError, "validation between 0 and 1, both excluded; got 0.0"),
+        ({"data": rows({"lost_card": "lost"})}, DataError, "at least two labels.*got 'lost_card'"),
+        (
+            {"data": rows({"red_dog": "red", "red dog": "dog"})},
+            DataError,
+            "got 'red dog' and 'red_dog', which are both read as 'red dog'",
+        ),
     ],
 )
 def test_what_cannot_be_tuned_is_refused_and_nothing_is_written(
@@ -164,6 +226,17 @@ def test_what_cannot_be_tuned_is_refused_and_nothing_is_written(
     with pytest.raises(error, match=says):
         tune(given.pop("data"), given.pop("backbone"), tmp_path / "mine", **given)
     assert not (tmp_path / "mine").exists()
+
+
+def test_a_task_names_what_its_labels_lack_as_the_data_have_them(decoder, tmp_path) -> None:
+    tune(rows(LABELS), decoder, tmp_path / "mine", **FAST)
+    tuned = Tuned.load(tmp_path / "mine", device="cpu")
+    for data in (rows({"bird": "bird"}), write(tmp_path / "bird.csv", {"bird": "bird"})):
+        with pytest.raises(DataError, match=r"at least two labels.*'bird' alone.*a known one"):
+            tuned.add(data, "second")
+    with pytest.raises(DataError, match="got 'lost_card' and 'lost card', which are both read"):
+        tuned.add(rows({"lost card": "lost", "house": "house"}), "second")
+    tuned.add(rows({"bird": "bird", "lost_card": "lost"}), "second")
 
 
 def test_a_folder_is_never_overwritten_and_must_hold_a_model(decoder, tmp_path) -> None:
@@ -203,6 +276,25 @@ def test_the_same_from_the_shell(decoder, tmp_path) -> None:
     assert words.exit_code == 0, words.output
 
 
+def test_a_template_comes_from_a_file_behind_an_at(decoder, tmp_path) -> None:
+    data, path = write(tmp_path / "a.csv", LABELS), tmp_path / "intent.jinja"
+    path.write_text("my {{ text }} now\n", encoding="utf-8")
+    common = ["tune", "--data", data, "--backbone", decoder, "--epochs", 1, "--device", "cpu"]
+    done = shell(*common, "--out", tmp_path / "mine", "--template", f"@{path}")
+    assert done.exit_code == 0, done.output
+    tuned = Tuned.load(tmp_path / "mine", device="cpu")
+    assert tuned.learner.model.method.template == "my {{ text }} now"
+    manifest = (tmp_path / "mine" / "model" / "manifest.json").read_text(encoding="utf-8")
+    assert "intent.jinja" not in manifest
+    done = shell(*common, "--out", tmp_path / "other", "--template", "@{{ text }} now")
+    assert done.exit_code == 0, done.output  # words that begin so are words
+    done = shell(*common, "--out", tmp_path / "third", "--template", f"@{tmp_path}/gone.jinja")
+    assert done.exit_code == 2
+    assert "gone.jinja: No such file" in done.stderr
+    same = tune(rows(LABELS), decoder, tmp_path / "fourth", template=path, **FAST)
+    assert same.learner.model.method.template == "my {{ text }} now"
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -210,12 +302,19 @@ def test_the_same_from_the_shell(decoder, tmp_path) -> None:
         (["predict", "{out}", "--file", "{out}/none.txt"], "none.txt"),
         (["predict", "{out}", "x", "--file", "{out}/none.txt"], "or --file; got both"),
         (["predict", "{out}/model", "x"], "tuned.json"),
+        (["generate", "{out}", "x", "--tokens", "0"], "--tokens of at least 1; got 0"),
         (["add", "{out}", "--data", "{out}/none.csv", "--task", "x"], "none.csv"),
+        (
+            ["add", "{out}", "--data", "{out}/../one.csv", "--task", "x", "--validation", "0"],
+            "validation between 0 and 1",
+        ),
+        (["add", "{out}", "--data", "{out}/../one.csv", "--task", "x"], "'bird' alone in one.csv"),
     ],
 )
 def test_mistakes_of_the_shell_have_one_line_and_status_2(words, says, decoder, tmp_path) -> None:
     out = tmp_path / "mine"
     tune(rows(LABELS), decoder, out, **FAST)
+    write(tmp_path / "one.csv", {"bird": "bird"})
     done = shell(*(word.format(out=out) for word in words), stdin="")
     assert done.exit_code == 2
     assert says in done.stderr

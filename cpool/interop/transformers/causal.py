@@ -1,24 +1,31 @@
 """CpoolForCausalLM: words that follow a text, under learned prompts, trained on completions."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from transformers import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 
 from cpool.errors import ConfigError, DataError
 from cpool.inject import encode
+from cpool.inject.recompute import check_recomputes, recomputed
 from cpool.interop.transformers.completions import Asked, asked, batch_of, completion_rows
 from cpool.interop.transformers.config import CpoolConfig, described
 from cpool.interop.transformers.model import Batches, CpoolModel
-from cpool.language import LabelWords, readable
+from cpool.interop.transformers.naming import class_named
+from cpool.interop.transformers.wording import worded
+from cpool.language import readable
 from cpool.language.sharing import prompt_once
 from cpool.model import PromptedModel
+from cpool.model_checks import need_task
 from cpool.prompter import Prompts
-from cpool.readout import LabelReadout
+from cpool.readout import CompletionReadout, LabelReadout
 
 __all__ = ["CpoolForCausalLM"]
 
@@ -46,14 +53,17 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
     evaluation, as at generation, where nothing else is known.
     """
 
+    supports_gradient_checkpointing = True
+    gradient_checkpointing = False
+    _recompute: tuple[Any, int] | None = None  # how layers are run again, and one of how many
     accepts_loss_kwargs = True  # the loss is divided by num_items_in_batch when that is told
 
     @classmethod
     def of(cls, model: PromptedModel) -> Any:
-        """Wrap a model of `PromptTuning` or `PrefixTuning`, new or trained here.
+        """Wrap a model of `PromptTuning` or `PrefixTuning` on a decoder, new or trained here.
 
         Raises:
-            ConfigError: another method.
+            ConfigError: another method, or an encoder–decoder.
         """
         frozen = model.backbone.plain_model.config.to_dict()
         sizes = {key: frozen[key] for key in SIZES if frozen.get(key) is not None}
@@ -61,63 +71,62 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
 
     def __init__(self, config: CpoolConfig, prompted: PromptedModel | None = None) -> None:
         super().__init__(config, prompted)
-        model = self.prompted
-        fits = isinstance(model.readout, LabelReadout) and model.prompter and not model.rules
-        if not fits or model.trunk is not None:
+        model, frozen = self.prompted, self.backbone
+        speaks = isinstance(model.readout, LabelReadout | CompletionReadout)
+        fits = speaks and model.prompter and not model.rules and model.trunk is None
+        # The final states of an encoder have seen the answer that is to be learned.
+        if not fits or frozen.kind != "causal":
             raise ConfigError(
-                expected="prompts before a language model, such as PromptTuning or PrefixTuning",
-                got=repr(model.method or type(model).__name__),
-                remedy="Build one of these on a decoder.",
+                expected="prompts before a decoder, of a method such as PromptTuning or "
+                "PrefixTuning",
+                got=f"{getattr(model.method, 'name', type(model).__name__)} on {frozen.name!r} "
+                f"({frozen.family}, {frozen.kind})",
+                remedy="Build one of these on a decoder such as Llama or GPT-2; train others with "
+                "cpool.Learner.",
             )
         # When to stop and how to draw are the frozen model's own, unless others are put here.
         self.generation_config = self.backbone.language_model.generation_config
 
-    @property
-    def _words(self) -> LabelWords:
-        readout = self.prompted.readout
-        assert isinstance(readout, LabelReadout)
-        return readout.words
+    def begin_task(self, task: Any, batches: Batches = ()) -> int:
+        """Begin a task as every model does, and take down its name."""
+        number = super().begin_task(task, batches)
+        names = self.config.task_names or {}
+        self.config.task_names = {**names, str(number): readable(task)}
+        return number
 
     def classes_of(self, task: Any) -> list[int]:
-        """Return the class that stands for a task: its number, called as the task.
+        """Return the class that stands for a task, the next number that is free.
 
         Raises:
-            DataError: no name, one without words, or one with those of an earlier task.
+            DataError: no name, one without words, or that of an earlier task.
         """
-        if not isinstance(task, str):
-            raise DataError(
-                expected="the name of a task, such as 'capitals'",
-                got=repr(task),
-                remedy="A language model learns completions, which have no classes.",
-            )
-        number, words = len(self.prompted.tasks), self._words
-        named = words.names
-        if named is None or len(named) <= number:
-            words.more([task])
-        try:
-            words.expect([number])
-        except DataError:
-            words.names = named
-            raise
-        return [number]
+        return [class_named(self.prompted, self.config.task_names or {}, task)]
 
     def runs(self, task: Any) -> bool:
         """Return whether the last task begun has this name."""
-        return isinstance(task, str) and self._words.of(self.prompted.tasks[-1]) == [readable(task)]
+        last = str(len(self.prompted.tasks) - 1)
+        return isinstance(task, str) and (self.config.task_names or {}).get(last) == readable(task)
 
     def seen(self, batches: Batches, task: int) -> Batches:
         """Return what is asked in each batch, and the task as its class."""
-        return Asked(self.backbone, batches, task)
+        tasks = self.prompted.tasks
+        # Before a task has begun its class is not there, and nobody reads labels yet.
+        return Asked(self.backbone, batches, tasks[task][0] if task < len(tasks) else task)
 
     def rows(self, texts: Sequence[str], completions: Sequence[str]) -> list[dict[str, Tensor]]:
         """Return a data set for a Trainer: texts, what shall follow each, and the end of the text.
 
+        The words of the method's template are put around each text, and a space before a completion
+        that begins without one, unless there is white space already.
+
         Args:
             texts: what is asked.
-            completions: what is answered; with a space in front where words have one.
+            completions: what is answered.
 
         Raises:
-            DataError: a row that does not fit beside the prompts, or texts without completions.
+            DataError: a row that does not fit beside the prompts, or one without a text or
+                completion.
+            BackboneError: a tokenizer without an end token.
         """
         return completion_rows(self, texts, completions)
 
@@ -133,7 +142,7 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
         """Answer a batch of texts with the scores of the next word after each of their tokens.
 
         Args:
-            input_ids: [B T].
+            input_ids: [B T], of rows as they are: `rows` puts the words of a template around texts.
             attention_mask: [B T], padded on either side.
             labels: [B T], the ids of `input_ids` where a completion is learned and −100 elsewhere;
                 adds the loss.
@@ -158,7 +167,10 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
 
     @property
     def base_model(self) -> Any:
-        """The prompted model without its output embedding; `SFTTrainer` scores words itself."""
+        """The prompted model without its output embedding; `SFTTrainer` scores words itself.
+
+        It makes the rows itself, too, so a method that puts words around a text is refused there.
+        """
         return self._base
 
     def _base(
@@ -168,6 +180,13 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
         query: Tensor | None = None,
         **ignored: Any,
     ) -> BaseModelOutput:
+        if self.prompted.passes.around != ("", ""):
+            raise ConfigError(
+                expected="a method without words around a text, since others make the rows",
+                got=f"{self.prompted.passes.surround}",
+                remedy='Build it with template="{{ text }}" and put the words into the data, or '
+                "use the Trainer of transformers and `rows`.",
+            )
         states, _ = self._states(batch_of(input_ids, attention_mask), query, ignored)
         return BaseModelOutput(last_hidden_state=states)
 
@@ -190,11 +209,55 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
 
         def run(rows: Mapping[str, Tensor], own: Prompts | None) -> Tensor:
             own = prompt_once(self.backbone, own, len(rows["input_ids"]))
-            return encode(self.backbone, rows, own).hidden_states[-1][:, -ids.shape[1] :].flatten(1)
+            with self._kept():
+                made = encode(self.backbone, rows, own)
+            return made.hidden_states[-1][:, -ids.shape[1] :].flatten(1)
 
         states = model.passes.by_fit(batch, prompts, run).view(*ids.shape, -1)
         penalty = torch.zeros(()) if prompts is None else prompts.loss
         return states, penalty.to(states.device)
+
+    # ---- memory -------------------------------------------------------------------------------
+
+    def _kept(self) -> AbstractContextManager[None]:
+        """Return the context of a pass, which says what its layers keep for the backward pass."""
+        if self._recompute is None or not self.training:
+            return nullcontext()
+        return recomputed(self.backbone, *self._recompute)
+
+    def _set_gradient_checkpointing(
+        self,
+        enable: bool = True,
+        gradient_checkpointing_func: Any = checkpoint,
+        every_n_layers: int = 1,
+    ) -> None:
+        """Run layers of the frozen model again in the backward pass, or no longer.
+
+        `activation_checkpointing_enable` of transformers calls it, as a Trainer does with
+        activation_checkpointing=True.
+
+        Raises:
+            ConfigError: use_reentrant=True.
+            BackboneError: a model whose layers cannot be run again.
+        """
+        self.gradient_checkpointing, self._recompute = False, None
+        if not enable:
+            return
+        options = getattr(gradient_checkpointing_func, "keywords", {})
+        if options.get("use_reentrant"):
+            raise ConfigError(
+                expected="use_reentrant=False, with which gradients reach prompts in every layer",
+                got="use_reentrant=True",
+                remedy="Leave it out of activation_checkpointing_kwargs.",
+            )
+        check_recomputes(self.backbone)
+        again = partial(gradient_checkpointing_func, use_reentrant=False)
+        self.gradient_checkpointing, self._recompute = True, (again, every_n_layers)
+
+    def enable_input_require_grads(self) -> None:
+        """Leave the frozen embedding as it is: the prompts bring the gradient."""
+
+    # ---- words --------------------------------------------------------------------------------
 
     def get_output_embeddings(self) -> Any:
         """Return the frozen output embedding."""
@@ -213,13 +276,22 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
     ) -> Int[Tensor, "N T"]:
         """Return the texts with the words that follow each, under the prompt chosen for it.
 
+        They follow what `prompted.prepare` makes of the same texts: the words of the method's
+        template are put around each, so the ids here are those of the texts alone, and what is
+        returned begins with them. Texts that leave no room for max_new_tokens are cut there, with
+        one warning that counts them. Rows that have the words already are for
+        `prompted.generate(batch)`.
+
         Args:
-            input_ids: [B T].
+            input_ids: [B T], of texts.
             attention_mask: [B T], padded on either side.
             **options: of `generate` of transformers, such as max_new_tokens=20.
 
         Raises:
-            ConfigError: an answer in another form than ids is asked for.
+            ConfigError: an answer in another form than ids is asked for, or more new words than
+                there are positions.
+            DataError: rows that are no texts, such as those of a chat, where words are put around
+                texts or texts are cut.
         """
         config, frozen = options.get("generation_config"), self.backbone.language_model
         own = self.generation_config
@@ -235,7 +307,9 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
                 got="return_dict_in_generate=True",
                 remedy="Ask for logits by calling the model on what was generated.",
             )
+        need_task(bool(self.prompted.tasks))
         batch = batch_of(input_ids, attention_mask)
-        new = self.prompted.generate(batch, self.told, **options)
+        room = options.get("max_new_tokens") or (config or own).max_new_tokens or 0
+        new = self.prompted.generate(worded(self.prompted, batch, room), self.told, **options)
         given = batch["input_ids"].to(new.device)
         return torch.cat([given.repeat_interleave(len(new) // len(given), dim=0), new], dim=1)

@@ -7,6 +7,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from cpool.backbones import Backbone
+from cpool.backbones.completions import completion_ids
+from cpool.backbones.text import checked
 from cpool.errors import DataError
 from cpool.interop.transformers.model import Batches, CpoolModel
 
@@ -18,13 +20,17 @@ def completion_rows(
 ) -> list[dict[str, Tensor]]:
     """Return rows of one length: ids, mask, labels, and queries where a prompt is chosen by them.
 
+    They are what a learner makes of the same texts and completions: the words of the template stand
+    around each text, a space in front of a completion that brings none (`gap`), its end after it.
+
     Args:
-        model: whose tokenizer and room they are made for.
+        model: whose tokenizer, words and room they are made for.
         texts: what is asked; −100 among the labels.
-        completions: what is answered; the end of the text follows.
+        completions: what is answered.
 
     Raises:
-        DataError: a row that does not fit beside the prompts, or texts without completions.
+        DataError: a row that does not fit beside the prompts, or one without a text or completion.
+        BackboneError: a tokenizer without an end token.
     """
     if len(texts) != len(completions) or not len(texts):
         raise DataError(
@@ -33,9 +39,11 @@ def completion_rows(
             remedy="Give both, in the same order.",
         )
     tokenizer, prompter = model.backbone.processor, model.prompted.prompter
-    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    before = [tokenizer.encode(text) for text in texts]
-    after = [tokenizer.encode(text, add_special_tokens=False) + end for text in completions]
+    texts, around = checked(texts), model.prompted.passes.around
+    pairs = around(texts) if callable(around) else [around] * len(texts)
+    whole = [f"{a}{text}{b}" for text, (a, b) in zip(texts, pairs, strict=True)]
+    before = [tokenizer.encode(text) for text in whole]
+    after = [completion_ids(tokenizer, *row) for row in zip(completions, whole, strict=True)]
     lengths = [len(b) + len(a) for b, a in zip(before, after, strict=True)]
     limit = (model.backbone.max_tokens or max(lengths)) - (prompter.room if prompter else 0)
     width = max(lengths)
@@ -59,10 +67,10 @@ def completion_rows(
 
 
 class Asked:
-    """Batches of completions as the parts below read them: queries, and the task as the class."""
+    """Batches of completions as the parts below read them: queries, and the task's class."""
 
-    def __init__(self, backbone: Backbone, batches: Batches, task: int) -> None:
-        self.backbone, self.batches, self.task = backbone, batches, task
+    def __init__(self, backbone: Backbone, batches: Batches, label: int) -> None:
+        self.backbone, self.batches, self.label = backbone, batches, label
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         for batch in self.batches:
@@ -70,7 +78,7 @@ class Asked:
             if "labels" in batch:
                 made["attention_mask"] = asked(made["attention_mask"], batch["labels"])
             query = batch["query"] if "query" in batch else self.backbone.query(made)
-            yield {**made, "query": query, "labels": torch.full((len(query),), self.task)}
+            yield {**made, "query": query, "labels": torch.full((len(query),), self.label)}
 
 
 def batch_of(input_ids: Tensor | None, attention_mask: Tensor | None) -> dict[str, Tensor]:

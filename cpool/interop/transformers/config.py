@@ -21,6 +21,7 @@ class CpoolConfig(PreTrainedConfig):
         words: SHA-256 of the output embedding, where labels are scored by their words.
         layout: slots, classes, tasks and rules, as `PromptedModel.layout` says.
         running: whether this was written in the middle of a task.
+        task_names: task number → name, of the tasks of a language model that had one.
         **rest: of every config, such as id2label.
     """
 
@@ -34,11 +35,12 @@ class CpoolConfig(PreTrainedConfig):
         words: str | None = None,
         layout: dict[str, Any] | None = None,
         running: bool = False,
+        task_names: dict[str, str] | None = None,
         **rest: Any,
     ) -> None:
         super().__init__(**rest)
         self.base_model, self.method, self.words = base_model, method, words
-        self.layout, self.running = layout, running
+        self.layout, self.running, self.task_names = layout, running, task_names
 
 
 def described(model: PromptedModel) -> dict[str, Any]:

@@ -1,0 +1,155 @@
+"""What the rows of PromptRidge may mean, and which of them were not run."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.prompt_ridge_rows import (
+    JOINT,
+    NONE,
+    ONE_LAYER,
+    PROMPT,
+    RANDOM,
+    Experiment,
+    paragraph,
+    points,
+    said,
+)
+from cpool._io import read_json
+from cpool.report.results import Stat
+
+__all__ = ["differences", "not_run", "why"]
+
+# The experiments that ask what the parts of PromptRidge add; the others ask something else.
+ASKED = (
+    "prompt-ridge-clinc150",
+    "prompt-ridge-banking77",
+    "prompt-ridge-cifar100",
+    "prompt-ridge-cifar100-base50",
+    "conflicting-intents",
+    "rotated-inverted-digits",
+)
+CONTROLS = {
+    RANDOM: "random prefix",
+    ONE_LAYER: "one layer without a prompt",
+    PROMPT: "joint prefix",
+    JOINT: "joint fine-tuning",
+}
+FEW, WHOLE, CLINC = "banking77", "prompt-ridge-banking77", "prompt-ridge-clinc150"
+FASHION, OMNIGLOT, CIFAR = "fashion-mnist", "omniglot50", "prompt-ridge-cifar100"
+
+READING = (
+    "*What we read in it, which no row measures by itself:*",
+    "",
+    "- On BANKING77 with few queries it is not the prompt that leaves PromptRidge behind RanPAC. "
+    "On validation data all layers are as good as the last one, and a small λ costs a point. So "
+    "most of the distance is rather the λ, which three tasks of validation data could not choose, "
+    "where RanPAC chooses it anew with each task. A row on test data with all layers and the "
+    "larger λ, which would show it, was not run.",
+    "- On Fashion-MNIST the random prefix shows what it costs to put something in front of a small "
+    "frozen model; training it on the few classes of a first task wins little of that back, and "
+    "little on Omniglot. On the whole of CLINC150 the layers give all that is gained. On "
+    "CIFAR-100 training gives more than a random prefix costs, but too little to part the prompt "
+    "from no prompt.",
+    "- More classes for the prompt do not make up for it: the joint prefix sees all tasks at once, "
+    "and is behind the ridge without a prompt wherever it was run. But its own head is linear and "
+    "trained by gradients, so this compares two heads as well.",
+)
+
+
+def not_run(found: Mapping[str, Experiment]) -> list[str]:
+    """Return the table of control rows that an experiment lacks; nothing where all are there."""
+    lines = []
+    for name in (name for name in ASKED if name in found):
+        experiment = found[name]
+        trained = [] if experiment.trained() else ["trained prefix"]
+        lacking = [words for label, words in CONTROLS.items() if not experiment.of(label)]
+        if trained or lacking:
+            lines.append(f"| {name} | {', '.join([*trained, *lacking])} |")
+    if not lines:
+        return []
+    table = ["| experiment | rows |", "| --- | --- |", *lines]
+    return ["These control rows were not run, for want of time:", "", *table, ""]
+
+
+def why(found: Mapping[str, Experiment], folder: Path) -> list[str]:
+    """Return what speaks for the rows without a prompt, and a reading that the tests hold to it.
+
+    Args:
+        found: the experiments; nothing is returned where one of those that are read is missing.
+        folder: of the logs of the search.
+    """
+    if not {FEW, WHOLE, CLINC, FASHION, OMNIGLOT, CIFAR} <= set(found):
+        return []
+    measured = [
+        _queries(found[FEW], found[WHOLE]),
+        _validation(read_json(folder / f"{FEW}-ideas.json")["trials"]),
+        _images(found[FASHION]),
+        _letters(found[OMNIGLOT]),
+        _whole(found[CLINC], found[CIFAR]),
+    ]
+    lines = ["## Why rows without a prompt lead", "", "Measured, differences seed by seed:", ""]
+    return [*lines, *map(paragraph, measured), "", *map(paragraph, READING), ""]
+
+
+def _queries(few: Experiment, whole: Experiment) -> str:
+    lower, higher = (few.choice(label, "ridge") for label in (NONE, ONE_LAYER))
+    return (
+        f"- **{FEW}**, 20 queries an intent: `ranpac` leads with {said(few.stat('ranpac'))}. The "
+        f"ridge without a prompt is {points(few, ONE_LAYER, 'ranpac')} from it on the last layer, "
+        f"with λ = {higher:g}, and {points(few, NONE, 'ranpac')} on all layers, with λ = {lower:g}."
+        f" The search chose {lower:g} of three values that were equally good on the first three "
+        "tasks, since the first of the list wins. With all queries, and λ = "
+        f"{whole.choice(NONE, 'ridge'):g} for both ({WHOLE}), the last layer is "
+        f"{points(whole, ONE_LAYER, 'ranpac')} from RanPAC, all layers are "
+        f"{points(whole, NONE, 'ranpac')}."
+    )
+
+
+def _validation(trials: Sequence[Mapping[str, Any]]) -> str:
+    layers, ridges = differences(trials)
+    return (
+        f"- On validation data of {FEW} (the log of ideas, below) all layers are "
+        f"{said(layers, signed=True)} from the last one with the same λ, 0.003. On all layers "
+        f"λ = 0.01 is {said(ridges, signed=True)} from λ = 0.0003."
+    )
+
+
+def differences(trials: Sequence[Mapping[str, Any]]) -> tuple[Stat | None, Stat | None]:
+    """Return all layers − the last one, and λ = 0.01 − λ = 0.0003, in points seed by seed."""
+
+    def between(idea: str, one: str, other: str) -> Stat | None:
+        found = [trial["found"] for trial in trials if trial["idea"] == idea]
+        return Stat.of(100 * (f[one]["accuracy"] - f[other]["accuracy"]) for f in found)
+
+    layers = between("share of layers, from the last", "share 1", "share 0")
+    return layers, between("as it is", "0.01", "0.0003")
+
+
+def _images(images: Experiment) -> str:
+    trained = images.trained()
+    return (
+        f"- **{FASHION}**, two of ten classes in the first task: the layers give "
+        f"{points(images, NONE, ONE_LAYER)}. A trained prefix is {points(images, trained, NONE)} "
+        f"from none and a random one {points(images, RANDOM, NONE)}, so training gives "
+        f"{points(images, trained, RANDOM)}."
+    )
+
+
+def _letters(letters: Experiment) -> str:
+    return (
+        f"- **{OMNIGLOT}**, 5 classes of 9 drawings in the first task: the default is "
+        f"{points(letters, letters.default(), NONE)} from no prompt. Training gives a prefix "
+        f"{points(letters, letters.trained(), RANDOM)} over a random one with the same λ."
+    )
+
+
+def _whole(clinc: Experiment, cifar: Experiment) -> str:
+    words, prompt = (e.trained() or e.default() for e in (clinc, cifar))
+    return (
+        f"- **{CLINC}**, 10 of 150 classes in the first task: the layers give "
+        f"{points(clinc, NONE, ONE_LAYER)}, the prompt {points(clinc, words, NONE)}. "
+        f"**{CIFAR}**, whose class means fit worst (`ncm` {said(cifar.stat('ncm'))}): the prompt "
+        f"is {points(cifar, prompt, RANDOM)} from a random one and {points(cifar, prompt, NONE)} "
+        "from none."
+    )
