@@ -62,19 +62,24 @@ def reopen(folders: Sequence[Path], experiment: Experiment, results: Path) -> bo
     asked["threads"] = asked.get("threads") or 1  # what processes side by side are given
     old = {row["label"]: row for row in had.pop("method")}
     new = {row["label"]: row for row in asked.pop("method")}
+    # A row that was not run, for a reason that was given, may be run now.
+    had["not_run"] = {k: why for k, why in (had.get("not_run") or {}).items() if k not in new}
+    asked["not_run"] = asked.get("not_run") or {}
     same = {**had, "description": ""} == {**asked, "description": ""}
     if not same or len(old) == len(new) or any(new.get(k) != row for k, row in old.items()):
         return False
     whole, clock = read_json(results / "results.json"), read_json(results / "environment.json")
     for folder, seed in zip(folders, experiment.seeds, strict=True):
         runs = [run for run in whole["runs"] if run["seed"] == seed]
-        folder.mkdir(parents=True)
-        spent = {"features_seconds": whole["features_seconds"] / len(folders)}
-        write_json(folder / "results.json", {**whole, **spent, "runs": runs, "complete": False})
+        made = folder.with_name(f"{folder.name}.part")
+        shutil.rmtree(made, ignore_errors=True)
+        made.mkdir(parents=True)
+        write_json(made / "results.json", {**whole, "runs": runs, "complete": False})
         seconds = (clock["seconds"] or 0.0) / len(folders)
-        write_json(folder / "environment.json", {**clock, "seconds": seconds})
+        write_json(made / "environment.json", {**clock, "seconds": seconds})
         one = {**had, "seeds": [seed], "method": list(old.values())}
-        write_bytes(folder / "config.toml", tomli_w.dumps(one).encode())
+        write_bytes(made / "config.toml", tomli_w.dumps(one).encode())
+        made.rename(folder)
     return True
 
 

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from cpool.backbones import Backbone
 from cpool.errors import ConfigError, DataError, StateError
-from cpool.heads import Head, anchored, check_finite
+from cpool.heads import Head, LabelHead, anchored, check_finite
 from cpool.language import generate, padding
 from cpool.model_checks import check_capacity, check_layers, checked_labels, need_task
 from cpool.output import Output
 from cpool.passes import Passes
 from cpool.prompter import Prompter, Prompts
-from cpool.readout import AnyReadout, resolve_readout, scored
+from cpool.readout import AnyReadout, LabelReadout, resolve_readout, scored
 from cpool.settings import TrainSettings
 
 __all__ = ["PromptedNetwork"]
@@ -155,7 +155,9 @@ class PromptedNetwork(nn.Module):
         """
         if self.trunk is not None or self.plain:
             return {}
-        named = {name: self.passes.key(name, task) for name in self.passes.names}
+        # Which labels a slot answers for says which were scored under it.
+        owned = f"{self.head.owned}" if isinstance(self.head, LabelHead) else ""
+        named = {name: self.passes.key(name, task, owned) for name in self.passes.names}
         return {name: key for name, key in named.items() if key is not None}
 
     def named_parameters(
@@ -231,7 +233,8 @@ class PromptedNetwork(nn.Module):
         self.check_task(task)
         allowed = self._allowed(task)
         alone = allowed is not None and (not self.training or (mask or self.mask) == "task")
-        spared = not self.training or (not whole and "labels" in batch)
+        words = isinstance(self.readout, LabelReadout)  # other logits cost nothing
+        spared = words and (not self.training or (not whole and "labels" in batch))
         only = self.tasks[task] if task is not None and alone and spared else None
         features, prompts = self._features(batch, task, only)
         if self.training and self.trunk is None and features.requires_grad:

@@ -90,12 +90,13 @@ class Passes:
         """The passes, by the name of their features in a batch."""
         return [f"features.{slot}" for slot in self.slots] or ["features"]
 
-    def key(self, name: str, task: int | None) -> str | None:
+    def key(self, name: str, task: int | None, more: str = "") -> str | None:
         """Return what the features of a pass depend on, or None while something in it trains.
 
         Args:
             name: of the pass.
             task: the task that the policies are told.
+            more: what else they depend on.
         """
         parts: dict[str, Tensor] = {}
         if self.prompter is not None:
@@ -116,7 +117,7 @@ class Passes:
             else:
                 parts = self.prompter.state_dict()
                 name = f"{name} {task} {[_options(b.policy) for b in self.prompter]}"
-        digest = hashlib.sha256(f"{name} {self.readout} {self.surround}".encode())
+        digest = hashlib.sha256(f"{name} {self.readout} {self.surround}{more}".encode())
         for part, tensor in sorted(parts.items()):
             digest.update(part.encode())
             flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)

@@ -25,7 +25,8 @@ _OURS = (
     "checkpoints",
     "diagnostics",
 )
-_CHOSEN = re.compile(r"method\..*\.chosen\.")
+_MARK = "\0"  # between the label of a method and its key, since a label may have dots
+_CHOSEN = re.compile(rf"method\..*{_MARK}chosen\.", re.DOTALL)
 
 
 class RunFolder:
@@ -80,7 +81,8 @@ class RunFolder:
         differing = _differences(self._stored(), dict(config))
         if differing:  # an older version's file has no options that are newer, at their defaults
             differing = _differences(self._read_again(), dict(config))
-        more = {f"method.{label}" for label in self._more(config)}
+        # A row that was not run, for a reason that was given, may be run now.
+        more = {f"{part}.{label}" for label in self._more(config) for part in ("method", "not_run")}
         if not set(differing) <= more:
             raise ConfigError(
                 expected=f"a new output folder, or the same experiment in {self.path}",
@@ -197,13 +199,18 @@ def _differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     rows = {f"method.{entry.get('label')}" for entry in then.get("method", [])}
     alone = rows ^ {f"method.{entry.get('label')}" for entry in now.get("method", [])}
     found = [key for key in keys if key not in free and old.get(key) != new.get(key)]
-    named = [next((row for row in alone if key.startswith(f"{row}.")), key) for key in found]
+    split = [key.partition(_MARK) for key in found]
+    named = [row if row in alone else f"{row}.{key}" if key else row for row, _, key in split]
     return list(dict.fromkeys(named))
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if prefix == "method" and isinstance(value, list):
-        value = {str(method.get("label")): method for method in value}
+        return {
+            f"method.{method.get('label')}{_MARK}{key}": inner
+            for method in value
+            for key, inner in _flat(method).items()
+        }
     if not isinstance(value, dict):
         return {prefix: value}
     flat: dict[str, Any] = {}

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,20 @@ class Record:
     tasks: list[TaskRecord] = field(default_factory=list)
     compared: list[dict[str, Any]] = field(default_factory=list)
     kind: Kind = "labels"
+
+    def upto(self, tasks: int) -> "Record":
+        """Return the record of the first tasks: one may be written before the model has its task.
+
+        >>> tasks = [TaskRecord("a", "", [0, 1], 4, 1), TaskRecord("b", "", [2], 4, 1)]
+        >>> Record({}, ["x", "y", "z"], tasks).upto(1).labels
+        ['x', 'y']
+        """
+        kept = self.tasks[:tasks]
+        if len(kept) == len(self.tasks):
+            return self
+        known = 1 + max((c for task in kept for c in task.classes), default=-1)
+        labels = self.labels[:known] if self.kind == "labels" else self.labels
+        return replace(self, labels=labels, tasks=kept)
 
     def write(self, folder: Path) -> None:
         """Write it, atomically."""

@@ -50,7 +50,7 @@ class Tuned:
         record = read_record(folder)
         backbone = load_backbone(**record.backbone)
         learner = Learner.load(folder / MODEL, backbone, device=device, quiet=quiet)
-        return cls(learner, folder, record)
+        return cls(learner, folder, record.upto(len(learner.model.tasks)))
 
     @property
     def labels(self) -> list[str]:
@@ -171,7 +171,7 @@ class Tuned:
             raise
 
     def save(self, held: Sequence[Examples]) -> None:
-        """Write the held-out rows, which an older record reads as well, the model, the record."""
+        """Write the model last: with an older one rows and record read as they were."""
         write_held(self.folder, held)
-        self.learner.save(self.folder / MODEL)
         self.record.write(self.folder)
+        self.learner.save(self.folder / MODEL)

@@ -12,6 +12,7 @@ from cpool.backbones import Backbone, wrap_model
 from cpool.backbones.fingerprint import Fingerprint
 from cpool.distil import distil
 from cpool.errors import BackboneError, CheckpointError
+from cpool.interop.transformers import CpoolForCausalLM
 from cpool.learner import Learner
 from cpool.methods import (
     NCM,
@@ -123,6 +124,16 @@ def test_prompts_do_not_learn_from_gradients_that_layers_leave_out(method) -> No
     run = learner(method, by_torch())
     with pytest.raises(BackboneError, match=r"with a derivative.*q_proj.*quantised by torch"):
         run.fit_task(stream("llama")[0])
+
+
+def test_a_model_of_free_text_does_not_learn_from_them_either() -> None:
+    method = PromptTuning(length=2, answers="completions", template="{{ text }}")
+    model = CpoolForCausalLM.of(method.build(by_torch()))
+    model.begin_task("birds")
+    batch = {k: v[None] for k, v in model.rows(["the cat"], [" red bird"])[0].items()}
+    model.train()
+    with pytest.raises(BackboneError, match="layers with a derivative"):
+        model(**batch)
 
 
 def test_a_text_is_not_distilled_through_them_either() -> None:

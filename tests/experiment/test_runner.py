@@ -146,6 +146,23 @@ def test_methods_may_be_added_to_an_experiment_that_goes_on(make):
         make(more + '[[method]]\nname = "ridge"\n', "seeds=[4]", resume=True)
 
 
+def test_a_method_whose_label_begins_with_a_new_one_may_not_change(make):
+    row = '[[method]]\nname = "linear_head"\nlabel = "head.1"\ntrain.epochs = {}\n'
+    run(make(DIGITS + row.format(1)))
+    more = '[[method]]\nname = "ncm"\nlabel = "head"\n'
+    make(DIGITS + row.format(1) + more, resume=True)
+    with pytest.raises(ConfigError, match=r"differ: .*method\.head\.1\.train\.epochs"):
+        make(DIGITS + row.format(2) + more, resume=True)
+
+
+def test_a_method_that_was_not_run_may_be_run_now(make):
+    ncm, slda = (f'[[method]]\nname = "{name}"\n' for name in ("ncm", "slda"))
+    run(make('[not_run]\nslda = "no time"\n' + DIGITS + ncm))
+    results = run(make(DIGITS + ncm + slda, resume=True))
+    assert [record["label"] for record in results["runs"]] == ["ncm", "slda"]
+    assert not results["not_run"]
+
+
 def test_a_folder_in_use_is_refused_and_differing_keys_are_named(make):
     text = DIGITS + '[[method]]\nname = "ncm"\n'
     run(make(text))

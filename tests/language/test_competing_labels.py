@@ -9,7 +9,7 @@ from torch import Tensor
 from cpool import readout
 from cpool.language import LabelTrie, score_labels
 from cpool.learner import Learner
-from cpool.methods import FineTuneWords, LoRA, PrefixTuning, PromptTuning
+from cpool.methods import L2P, FineTuneWords, LoRA, PrefixTuning, PromptTuning
 from cpool.model import PromptedModel
 from cpool.rule import Rule
 from cpool.seeding import seeded
@@ -30,14 +30,18 @@ CELLS = [(kind, name) for kind in tiny.DECODERS for name in METHODS]
 CELLS += [(kind, name) for kind in tiny.SEQ2SEQ for name in ("prompt", "prompt mean", "model")]
 
 
-class ReadsAll(Rule):
-    """A rule that wants the logits of all classes."""
-
-    needs_logits: ClassVar[bool] = True
+class ReadsSome(Rule):
+    """A rule that reads the logits that there are."""
 
     def loss(self, model: Any, batch: Any, output: Any, task: int | None) -> dict[str, Tensor]:
         """Pull all logits to 0."""
         return {"all": output.logits.square().mean()}
+
+
+class ReadsAll(ReadsSome):
+    """A rule that wants the logits of all classes."""
+
+    needs_logits: ClassVar[bool] = True
 
 
 @pytest.fixture
@@ -159,3 +163,30 @@ def test_an_extended_task_runs_what_was_added(run) -> None:
     assert model.classes == [0, 4, 3, 1]
     assert run == [(LABELS[3], LABELS[1])]
     assert torch.isneginf(output.logits[0]).tolist() == [True, True, False, False]
+
+
+def test_heads_that_score_no_words_give_all_logits_in_training(run) -> None:
+    """Other logits cost nothing, and a rule or loop of one's own may read them."""
+    with seeded(0, "build"):
+        model = L2P(slots_per_task=2, top_k=2).build(tiny.backbone("vit"))
+    for task in ([0, 1], [2, 3]):
+        model.begin_task(task)
+    model.rules.append(ReadsSome())
+    batch = {**tiny.batch("vit", 4), "labels": torch.tensor([2, 3, 2, 3])}
+    output = model(batch, task=1)
+    assert run == [] and output.logits.shape == (4, 4)
+    assert bool(torch.isfinite(output.logits).all()) and bool(output.loss.isfinite())
+
+
+def test_kept_features_are_not_those_of_other_labels(run) -> None:
+    with seeded(0, "build"):
+        model = METHODS["prompt"].build(tiny.backbone("llama"))
+    learner = Learner(model, seed=0, device="cpu", quiet=True, epochs=1, batch_size=6)
+    said = [["the cat sleeps", "the cat", "cat"], ["help", "please help", "please"]]
+    for classes, texts in zip(([0, 1], [2, 3]), said, strict=True):
+        learner.fit_task((texts, [*classes, classes[0]]), str(classes[0]))
+    learner.predict(said[1])
+    model.extend_task([0])  # a class of the first task, now of the second as well
+    kept = learner.predict_proba(said[1])
+    learner.feed.cache.clear()
+    assert torch.allclose(torch.tensor(kept), torch.tensor(learner.predict_proba(said[1])))

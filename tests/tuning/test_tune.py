@@ -135,7 +135,7 @@ def test_a_task_is_added_and_the_older_one_does_not_move(decoder, tmp_path) -> N
         again.predict(texts, "third")
 
 
-@pytest.mark.parametrize("where", ["labels", "training", "writing"])
+@pytest.mark.parametrize("where", ["labels", "training", "record", "model"])
 def test_a_task_that_fails_changes_nothing(where, decoder, tmp_path, monkeypatch) -> None:
     tune(rows(LABELS), decoder, tmp_path / "mine", **FAST)
     tuned = Tuned.load(tmp_path / "mine", device="cpu")
@@ -157,7 +157,8 @@ def test_a_task_that_fails_changes_nothing(where, decoder, tmp_path, monkeypatch
             def full(*_: object) -> None:
                 raise CheckpointError(expected="room", got="a full disk", remedy="Clear it.")
 
-            patch.setattr("cpool.learner.save_state", full)
+            places = {"record": "tuning.store.write_json", "model": "learner.save_state"}
+            patch.setattr(f"cpool.{places[where]}", full)
         with pytest.raises((DataError, KeyboardInterrupt, CheckpointError)):
             tuned.add(data, "second")
     again = Tuned.load(tmp_path / "mine", device="cpu")

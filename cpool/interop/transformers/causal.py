@@ -184,8 +184,8 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
             raise ConfigError(
                 expected="a method without words around a text, since others make the rows",
                 got=f"{self.prompted.passes.surround}",
-                remedy='Build it with template="{{ text }}" and put the words into the data, or '
-                "use the Trainer of transformers and `rows`.",
+                remedy='Build it with template="{{ text }}" and without chat, and put the words '
+                "into the data, or use the Trainer of transformers and `rows`.",
             )
         states, _ = self._states(batch_of(input_ids, attention_mask), query, ignored)
         return BaseModelOutput(last_hidden_state=states)
@@ -201,6 +201,8 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
                 got=", ".join(sorted(wrong)),
                 remedy="Train without packing and padding_free: each text has a prompt of its own.",
             )
+        if self.training and torch.is_grad_enabled():
+            self.backbone.need_gradient()
         task, model, ids = self.task_of_step(), self.prompted, batch["input_ids"]
         model.check_task(task)
         if query is None and model.needs_query:

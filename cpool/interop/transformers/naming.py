@@ -46,6 +46,12 @@ def _called(words: LabelWords, number: int, task: str) -> int:
     """Call a class as a task, and return its number: `number`, or the next that has no name."""
     named = words.names
     if (named or ())[number : number + 1] != (readable(task),):
+        if readable(task) in (named or ()):
+            raise DataError(
+                expected="a task that is called otherwise than every class and task before it",
+                got=f"{task!r}, the same words as one of them",
+                remedy="Give the task another name.",
+            )
         words.more([task])
         number = len(words.names or ()) - 1
     try:
