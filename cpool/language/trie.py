@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -147,4 +147,9 @@ def begins(names: Sequence[str], tokenizer: Any, before: str = " ") -> bool:
 
 
 def _rows(names: Sequence[str], tokenizer: Any, before: str) -> tuple[tuple[int, ...], ...]:
-    return tuple(continued(before + name, tokenizer) if name.strip() else () for name in names)
+    return tuple(_row(before + name, tokenizer) if name.strip() else () for name in names)
+
+
+@lru_cache(maxsize=4096)  # each step may ask for other labels of the same hundreds
+def _row(words: str, tokenizer: Any) -> tuple[int, ...]:
+    return continued(words, tokenizer)
