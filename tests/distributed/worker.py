@@ -38,7 +38,9 @@ def learned(row: str) -> tuple[Learner, np.ndarray]:
     accuracies = np.full((len(tasks), len(tasks)), np.nan)
     for task in tasks:
         learner.fit_task(task)
-        accuracies[task.index, : task.index + 1] = learner.evaluate(tasks[: task.index + 1])
+        told = learner.model.method.needs_task or None
+        some = tasks[: task.index + 1]
+        accuracies[task.index, : task.index + 1] = learner.evaluate(some, told=told)
     return learner, accuracies
 
 
