@@ -79,8 +79,10 @@ def test_every_method_learns_what_its_learner_learns(row):
             chosen = strategy.model.prompted(strategy.model.batch(x)).selections
         got = logits[:, learner.classes].softmax(dim=1).numpy()
         np.testing.assert_allclose(got.sum(axis=1), 1.0, atol=1e-5)
-        # SLDA inverts a covariance of few rows, which makes more of the last bits.
-        np.testing.assert_allclose(got, wanted.probabilities, atol=2e-5 if row == "slda" else 5e-6)
+        # SLDA inverts a covariance of few rows, which makes more of the last bits. Of labels in
+        # words a learner runs those that compete, Avalanche's plugins may ask for all.
+        close = 1e-4 if row in LANGUAGE else 2e-5 if row == "slda" else 5e-6
+        np.testing.assert_allclose(got, wanted.probabilities, atol=close)
         y = np.asarray(task.test.y)
         said = logits.argmax(dim=1).numpy()
         assert (said == y).mean() == pytest.approx((wanted.labels == y).mean(), abs=1e-6)
