@@ -13,8 +13,8 @@ __all__ = ["check_answerable", "check_same", "check_told", "check_trainable"]
 
 def check_told(model: PromptedModel, stream: Stream) -> None:
     """Refuse a method that must be told the task where the stream does not tell it."""
-    inner = getattr(model.method, "inner", model.method)  # joint is of another one
-    if inner is not None and inner.needs_task and stream.scenario != "task":
+    inner = _must_be_told(model)
+    if inner is not None and stream.scenario != "task":
         raise ConfigError(
             expected=f"a stream that tells the task of a test sample (scenario 'task') for the "
             f"method {inner.name!r}",
@@ -26,8 +26,8 @@ def check_told(model: PromptedModel, stream: Stream) -> None:
 
 def check_answerable(model: PromptedModel, told: bool) -> None:
     """Refuse an answer of a method that must be told the task, where nobody told it."""
-    inner = getattr(model.method, "inner", model.method)
-    if inner is not None and inner.needs_task and not told and len(model.tasks) > 1:
+    inner = _must_be_told(model)
+    if inner is not None and not told and len(model.tasks) > 1:
         raise ConfigError(
             expected=f"the task of the samples, which the method {inner.name!r} must be told",
             got=f"none, with {len(model.tasks)} tasks learned",
@@ -63,6 +63,12 @@ def check_same(begun: dict[str, Any] | None, stream: Stream) -> dict[str, Any]:
             remedy="Use the same data, seed and number of tasks, or choose another folder.",
         )
     return now
+
+
+def _must_be_told(model: PromptedModel) -> Any:
+    """Return the method that must be told the task at test; None where nobody must."""
+    inner = getattr(model.method, "inner", model.method)  # joint is of another one
+    return inner if inner is not None and inner.needs_task else None
 
 
 def _say(stream: dict[str, Any]) -> str:
