@@ -248,6 +248,7 @@ class Branch(nn.Module):
             and others is not None
             and mine.shape == others.shape
             and bool(torch.equal(mine, others.to(mine)))
+            and self.pool.lengths == other.pool.lengths
             and self.policy.bare == other.policy.bare
         )
         if not same:
@@ -308,9 +309,10 @@ class Branch(nn.Module):
             PoolError: slots of different length where prompts are halved or made inside the pass.
         """
         values, real = self.pool.gather(selection), self.pool.real(selection.index)
-        if real is None:
+        if real is None or selection.weight is not None:
             return values, selection
-        if isinstance(self.site, PrefixSite) and (self.site.halves or self.site.live):
+        whole = isinstance(self.site, PrefixSite) and (self.site.halves or self.site.live)
+        if whole and len(set(self.pool.lengths)) > 1:
             raise PoolError(
                 expected="slots of one length, for prompts that are halved or made inside the pass",
                 got=f"lengths {sorted(set(self.pool.lengths))} in branch {self.name!r}",
@@ -334,7 +336,10 @@ class Branch(nn.Module):
         values = values.expand(batch, -1, -1, -1)
         if self.penalty and training:
             used = selection.index[0]  # SoftAttention gives every sample the same slots
-            rows = self.pool.values()[used].flatten(2).transpose(0, 1)
+            rows = self.pool.values()[used]
+            if (real := self.pool.real(used)) is not None:
+                rows = rows * real[:, None, :, None]  # what is never read is not trained either
+            rows = rows.flatten(2).transpose(0, 1)
             extra = torch.stack([orthogonality(site) for site in rows]).sum()
             selection = selection._replace(loss=selection.loss + self.penalty * extra)
         return values, selection

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cpool.backbones import Backbone
+from cpool.errors import PoolError
 from cpool.inject import masks_prompts
 from cpool.prompter import Prompts
 
@@ -66,16 +67,21 @@ def _parts(
     """Return the rows of each kind and their prompts."""
     if fits is None:
         fits = torch.ones(size, dtype=torch.bool, device=_masks(prompts)[0].device)
-    parts: list[tuple[Bool[Tensor, " B"], Prompts | None]] = []
-    if not bool(fits.all()):
-        parts.append((~fits, None))
+    none = [] if bool(fits.all()) else [(~fits, None)]
     if not _differ(prompts) or masks_prompts(backbone):
-        return [*parts, (fits, rows_of(prompts, fits))]
+        return [(fits, rows_of(prompts, fits)), *none]
+    if prompts.live:
+        raise PoolError(
+            expected="slots of one length beside prompts that are made inside the pass",
+            got="rows with prompts of different length",
+            remedy="Use slots of one length, or a language model, which hides padding.",
+        )
+    parts: list[tuple[Bool[Tensor, " B"], Prompts | None]] = []
     counts = torch.stack([mask.sum(dim=1) for mask in _masks(prompts)], dim=1).to(fits.device)
     for kind in dict.fromkeys(map(tuple, counts[fits].tolist())):
         rows = fits & (counts == counts.new_tensor(kind)).all(dim=1)
         parts.append((rows, _cut(rows_of(prompts, rows))))
-    return parts
+    return [*parts, *none]
 
 
 def _cut(prompts: Prompts) -> Prompts:

@@ -220,7 +220,11 @@ def from_text_cache(backbone: Any, text: str) -> FromText:
 
 
 def from_slot(pool: "PromptPool", slot: int) -> Initialiser:
-    """Start from a copy of `slot` (negative numbers count from the newest)."""
+    """Start from a copy of `slot` (negative numbers count from the newest).
+
+    Of a slot shorter than the pool the tokens are repeated; `grow(…, parent=slot)` makes the new
+    slot as short.
+    """
     return mean_of_slots(pool, [slot])
 
 
@@ -233,7 +237,7 @@ def mean_of_slots(pool: "PromptPool", slots: Sequence[int]) -> Initialiser:
 
     def init(shape: tuple[int, int, int, int]) -> Tensor:
         numbers = [pool.check_slot(slot) for slot in slots]
-        lengths = sorted({pool.lengths[number] for number in numbers})
+        lengths = sorted({pool.length_of(number) for number in numbers})
         if len(lengths) > 1:
             raise PoolError(
                 expected="slots of one length, whose mean is taken",

@@ -101,7 +101,6 @@ class Passes:
         parts: dict[str, Tensor] = {}
         if self.prompter is not None:
             slot = name.partition(".")[2]
-            more += "".join(f" {b.pool.lengths}" for b in self.prompter if b.pool.ragged)
             if slot:
                 pool, block = self._owner(int(slot))
                 # Some pools make values of more than the block, which all slots share.
@@ -118,12 +117,21 @@ class Passes:
             else:
                 parts = self.prompter.state_dict()
                 name = f"{name} {task} {[_options(b.policy) for b in self.prompter]}"
+            more += self._lengths(slot)
         digest = hashlib.sha256(f"{name} {self.readout} {self.surround}{more}".encode())
         for part, tensor in sorted(parts.items()):
             digest.update(part.encode())
             flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
             digest.update(flat.numpy().tobytes())
         return digest.hexdigest()[:32]
+
+    def _lengths(self, slot: str) -> str:
+        """Say how long slots are that are shorter than their pool, which values do not."""
+        assert self.prompter is not None
+        pools = [branch.pool for branch in self.prompter if branch.pool.ragged]
+        if slot:
+            return "".join(f" {pool.length_of(int(slot))}" for pool in pools)
+        return "".join(f" {pool.lengths}" for pool in pools)
 
     def _owner(self, slot: int) -> tuple[PromptPool, Tensor]:
         assert self.prompter is not None

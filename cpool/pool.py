@@ -75,6 +75,8 @@ class PromptPool(nn.Module):
     shortens: ClassVar[bool] = True
     # Whether the slots of a task are all that it has trained here, and nothing else moves them.
     apart: ClassVar[bool] = True
+    # Whether some slot has fewer than P tokens.
+    ragged: bool = False
 
     def __init__(
         self, sites: int, length: int, width: int, init: Initialiser | None = None
@@ -144,12 +146,16 @@ class PromptPool(nn.Module):
                 remedy="Return a tensor of the shape that the initialiser is called with.",
             )
         start = len(self._slots)
-        self.blocks.append(nn.Parameter(values.detach().to(device=device, dtype=dtype)))
+        values = values.detach().to(device=device, dtype=dtype)
+        source = None if parent is None else self._slots[parent]
+        if source is not None and source.length is not None:
+            values = values.clone()
+            values[:, :, source.length :] = 0
+        self.blocks.append(nn.Parameter(values))
         self._starts.append(start)
         self.trained_steps = torch.cat([self.trained_steps, self.trained_steps.new_zeros(n)])
         self.enabled = torch.cat([self.enabled, self.enabled.new_ones(n)])
         base = name or ("shared" if task is None else f"task{task}")
-        source = None if parent is None else self._slots[parent]
         for i in range(n):
             label = base if n == 1 else f"{base}.{i}"
             slot = Slot(self._next + i, label, task, _now())
@@ -157,6 +163,7 @@ class PromptPool(nn.Module):
                 slot = replace(slot, parent=source.id, length=source.length)
             self._slots.append(slot)
         self._next += n
+        self.ragged |= source is not None and source.length is not None
         return range(start, start + n)
 
     @torch.no_grad()
@@ -178,6 +185,7 @@ class PromptPool(nn.Module):
         self._training_row(slot).copy_(row)
         parent = self._slots[source]
         self._slots[slot] = replace(self._slots[slot], parent=parent.id, length=parent.length)
+        self._look_at_lengths()
 
     @torch.no_grad()
     def shorten(self, slot: int, length: int) -> None:
@@ -200,7 +208,7 @@ class PromptPool(nn.Module):
         (range(0, 2), None, (5, 3))
         """
         slot = self.check_slot(slot)
-        now = self.lengths[slot]
+        now = self.length_of(slot)
         if not self.shortens:
             raise PoolError(
                 expected="a pool whose slots may be of different length",
@@ -217,6 +225,11 @@ class PromptPool(nn.Module):
         if length < now:
             row[:, length:] = 0
             self._slots[slot] = replace(self._slots[slot], length=length)
+            self.ragged = True
+
+    def _look_at_lengths(self) -> None:
+        # Asked at every pass, of pools with a million slots too, so it is kept.
+        self.ragged = any(slot.length is not None for slot in self._slots)
 
     def _training_row(self, slot: int) -> Tensor:
         """Return the row of its block in which a slot lies, or raise where it is frozen."""
@@ -230,22 +243,24 @@ class PromptPool(nn.Module):
             )
         return block[slot - self._starts[number]]
 
+    def length_of(self, slot: int) -> int:
+        """Return how many tokens a slot has, at most P."""
+        own = self._slots[self.check_slot(slot)].length
+        return self.length if own is None else own
+
     @property
     def lengths(self) -> tuple[int, ...]:
         """The number of tokens of each slot, at most P."""
         return tuple(self.length if s.length is None else s.length for s in self._slots)
 
-    @property
-    def ragged(self) -> bool:
-        """Whether some slot has fewer than P tokens."""
-        return any(slot.length is not None for slot in self._slots)
-
     def real(self, index: Int[Tensor, "*shape"]) -> Bool[Tensor, "*shape P"] | None:
         """Return which tokens of the slots are there; None where all slots have P of them."""
         if not self.ragged:
             return None
-        lengths = torch.tensor(self.lengths, device=index.device)[index]
-        return torch.arange(self.length, device=index.device) < lengths[..., None]
+        asked, place = torch.unique(index, return_inverse=True)
+        lengths = [self.length_of(slot) for slot in asked.tolist()]
+        chosen = torch.tensor(lengths, device=index.device)[place]
+        return torch.arange(self.length, device=index.device) < chosen[..., None]
 
     def freeze(self, block: int) -> None:
         """Freeze one block for ever: bit-identical whatever the optimiser does."""
@@ -297,7 +312,7 @@ class PromptPool(nn.Module):
             read = self.read(selection.index)  # [B K S P W]
             return read.transpose(1, 2).reshape(batch, self.sites, chosen * self.length, self.width)
         if self.ragged:
-            raise self._different_lengths("a weighted sum of them")
+            return self._summed(selection)
         if 2 * chosen < len(self):
             few = self.read(selection.index).flatten(2)
             mixed = (selection.weight.to(few.dtype).unsqueeze(1) @ few).squeeze(1)
@@ -307,6 +322,15 @@ class PromptPool(nn.Module):
         dense = dense.scatter_add(1, selection.index, selection.weight)
         mixed = dense.to(values.dtype) @ values.flatten(1)
         return mixed.view(batch, self.sites, self.length, self.width)
+
+    def _summed(self, selection: Selection) -> Float[Tensor, "B S N W"]:
+        """Return the weighted sum of slots that are all shorter than P, and as long as another."""
+        lengths = set(self.lengths)
+        if len(lengths) > 1:
+            raise self.different_lengths("a weighted sum of them")
+        assert selection.weight is not None
+        few = self.read(selection.index)[..., : lengths.pop(), :]
+        return (selection.weight.to(few.dtype)[..., None, None, None] * few).sum(dim=1)
 
     def mark_trained(self, index: Int[Tensor, "B K"]) -> None:
         """Count one training step for each slot in `index`."""
@@ -332,6 +356,19 @@ class PromptPool(nn.Module):
             )
         return slot % len(self)
 
+    def check_plan(self, plan: Plan) -> None:
+        """Refuse a plan that `recombine` cannot follow.
+
+        Raises:
+            PoolError: as `recombine`.
+        """
+        joins = any(list(parts.values()) != [1.0] for block in plan for parts in block)
+        if joins and not self.combines:
+            raise self.cannot_combine()
+        lengths = self.lengths if self.ragged else (self.length,) * len(self)
+        if any(len({lengths[i] for i in parts}) > 1 for block in plan for parts in block):
+            raise self.different_lengths("a plan that joins some")
+
     def recombine(self, plan: Plan) -> None:
         """Make all slots anew by a plan of `cpool.blocks`; `evict` writes one.
 
@@ -342,12 +379,7 @@ class PromptPool(nn.Module):
             PoolError: a plan that joins slots of different length, or of a pool whose slots cannot
                 be added.
         """
-        joins = any(list(parts.values()) != [1.0] for block in plan for parts in block)
-        if joins and not self.combines:
-            raise self.cannot_combine()
-        lengths = self.lengths
-        if any(len({lengths[i] for i in parts}) > 1 for block in plan for parts in block):
-            raise self._different_lengths("a plan that joins some")
+        self.check_plan(plan)
         steps, rows = self.trained_steps, [parts for block in plan for parts in block]
         places = leading(plan)
         shared = share_counts(steps.double(), plan)
@@ -367,13 +399,14 @@ class PromptPool(nn.Module):
                 self._next += 1
             made.append(slot)
         self._slots = made
+        self._look_at_lengths()
         self.blocks = rebuild(self.blocks, plan)
         self._starts = starts_of(len(block) for block in plan)
 
     def clear(self) -> None:
         """Become a pool without slots."""
         self.blocks = nn.ParameterList()
-        self._slots, self._starts, self._next = [], [], 0
+        self._slots, self._starts, self._next, self.ragged = [], [], 0, False
         self.trained_steps, self.enabled = self.trained_steps[:0].clone(), self.enabled[:0].clone()
 
     def join(self, other: "PromptPool", tasks: int) -> None:
@@ -414,6 +447,7 @@ class PromptPool(nn.Module):
             self.blocks.append(nn.Parameter(values, requires_grad=False))
             self._starts.append(start + place)
         self._slots += [moved(slot) for slot in other._slots]
+        self.ragged |= other.ragged
         self._next = first + other._next
         self.trained_steps = torch.cat([self.trained_steps, other.trained_steps.to(device)])
         self.enabled = torch.cat([self.enabled, other.enabled.to(device)])
@@ -467,7 +501,8 @@ class PromptPool(nn.Module):
             remedy='Evict by "usage".',
         )
 
-    def _different_lengths(self, asked: str) -> PoolError:
+    def different_lengths(self, asked: str) -> PoolError:
+        """Build the error for slots whose sum would be no slot, since they are not as long."""
         return PoolError(
             expected="slots of one length, to be added",
             got=f"{asked}, of lengths {sorted(set(self.lengths))}",
@@ -498,6 +533,7 @@ class PromptPool(nn.Module):
         self._slots = [
             Slot(**{**slot, "parents": tuple(slot.get("parents", ()))}) for slot in layout["slots"]
         ]
+        self._look_at_lengths()
         # Checkpoints of pools that knew no eviction have neither parents nor a next id.
         self._next = layout.get("next", len(self._slots))
         self.trained_steps = self.trained_steps.new_zeros(len(self))

@@ -105,7 +105,9 @@ class Prompter(nn.Module):
         tokens, layers = 0, Counter[int]()
         for branch in self:
             slots = max(len(branch.pool), branch.start + branch.per_task)
-            length = branch.policy.chosen(slots) * branch.pool.length
+            pool = branch.pool
+            longest = max(pool.lengths) if pool.ragged else pool.length
+            length = branch.policy.chosen(slots) * longest
             if isinstance(branch.site, EmbeddingSite):
                 tokens += length
             else:

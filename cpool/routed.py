@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cpool.backbones import Backbone
-from cpool.errors import DataError
+from cpool.errors import DataError, PoolError
 from cpool.initialisers import from_values
 from cpool.policies import NearestCentroid
 from cpool.pool import PromptPool
@@ -27,6 +27,13 @@ def pool_of(values: Sequence[Float[Tensor, "S _ W"]], names: Sequence[str]) -> P
         PoolError: slots of different sites or width.
     """
     sites, _, width = values[0].shape
+    for value, name in zip(values, names, strict=True):
+        if value.shape[::2] != (sites, width):
+            raise PoolError(
+                expected=f"slots of {sites} sites and width {width}, as that of {names[0]!r}",
+                got=f"{value.shape[0]} and {value.shape[2]} of {name!r}",
+                remedy="Make a pool of slots for one place in the model.",
+            )
     length = max(value.shape[1] for value in values)
     pool = PromptPool(sites, length, width)
     for number, (value, name) in enumerate(zip(values, names, strict=True)):

@@ -1,24 +1,44 @@
 """Slots of different length in one pool: each row of a batch gets what it gets alone."""
 
+import json
 from itertools import product
 
 import pytest
 import torch
 from torch import Tensor
 
+from cpool import Learner
 from cpool.by_kind import by_kind
 from cpool.errors import BackboneError, PoolError
-from cpool.initialisers import from_slot, from_text, from_text_cache, mean_of_slots, normal
+from cpool.experiment.inspect import inspect_checkpoint
+from cpool.initialisers import (
+    constant,
+    from_slot,
+    from_text,
+    from_text_cache,
+    mean_of_slots,
+    normal,
+)
 from cpool.inject import encode
 from cpool.language import generate, label_trie, score_completions, score_labels
 from cpool.low_rank_pool import LowRankPool
-from cpool.policies import Everything
+from cpool.passes import Passes
+from cpool.policies import Everything, TopK, UpToTask, evict
 from cpool.pool import PromptPool
-from cpool.prompter import Branch, EmbeddingSite, PrefixSite, Prompts, sorted_prompts
+from cpool.prompter import (
+    Branch,
+    EmbeddingSite,
+    Live,
+    PrefixSite,
+    Prompter,
+    Prompts,
+    sorted_prompts,
+)
 from cpool.ragged import beside, packed
 from cpool.readout import read
 from cpool.selection import Selection
 from tests import tiny
+from tests.common.tasks import trained
 
 LENGTHS = (5, 2, 4, 1)
 CHOICES = torch.tensor([[1], [0], [3], [2]])  # of slots by four rows
@@ -232,20 +252,18 @@ def test_padding_stands_in_front() -> None:
     assert whole.tolist() == [[True, False, True] + [True] * 3, [False, True, False] + [True] * 3]
 
 
-def test_a_pool_keeps_lengths_through_copies_eviction_and_files(tmp_path) -> None:
+def test_a_pool_keeps_lengths_through_copies_and_plans() -> None:
     own = branch("llama", "tokens")
     pool = own.pool
     assert pool.lengths == LENGTHS
     made = PromptPool(1, 5, pool.width)
-    made.restore(pool.layout())
+    made.restore(json.loads(json.dumps(pool.layout())))
     assert made.lengths == LENGTHS
     assert [s.length for s in made.slots] == [None, 2, 4, 1]
     pool.freeze_all()
     new = pool.grow(1, from_slot(pool, 1), parent=1)[0]
     assert pool.lengths[new] == 2
-    assert torch.equal(
-        pool.values()[new], torch.cat([pool.values()[1, :, :2].repeat(1, 3, 1)], 1)[:, :5]
-    )
+    assert torch.equal(pool.values()[new], pool.values()[1])
     pool.start_from(new, 3)
     assert pool.lengths[new] == 1
     other = branch("llama", "tokens").pool
@@ -280,3 +298,151 @@ def test_what_cannot_be_shortened_says_why() -> None:
     halved = branch("vit", "prefix", halves=True)
     with pytest.raises(PoolError, match="halved or made inside the pass"):
         halved.read(Selection(CHOICES, None, torch.zeros(())))
+
+
+def test_copies_of_a_short_slot_are_it_and_hold_nothing_beyond() -> None:
+    pool = branch("llama", "tokens").pool
+    pool.freeze_all()
+    new = pool.grow(1, from_slot(pool, 2), parent=2)[0]
+    assert torch.equal(pool.values()[new], pool.values()[2])
+    assert torch.equal(
+        from_slot(pool, 1)((1, 1, 5, pool.width))[0, 0, 2:4], pool.values()[1, 0, :2]
+    )
+
+
+@pytest.mark.parametrize("how", ["merge", "pca", "usage"])
+def test_eviction_joins_slots_of_one_length_or_leaves_all_as_it_was(how) -> None:
+    pool, policy = PromptPool(1, 5, 8, normal(1.0)), TopK(8)
+    for length in (5, 3, 3, 5):
+        pool.freeze_all()
+        policy.freeze_all()
+        pool.shorten(pool.grow(1)[0], length)
+        policy.grow(1)
+    before = pool.values().clone()
+    if how == "pca":
+        with pytest.raises(PoolError, match="slots of one length"):
+            evict(pool, policy, 3, how)
+        assert torch.equal(pool.values(), before)
+        assert len(pool) == len(policy.vectors()) == 4
+        return
+    evict(pool, policy, 3, how)
+    assert len(pool) == len(policy.vectors()) == 3
+    if how == "merge":
+        merged = [pool.length_of(i) for i, slot in enumerate(pool.slots) if slot.parents]
+        assert merged == [3]
+        pool.shorten(2, 2)  # now no two are as long
+        pool.freeze_all()
+        policy.freeze_all()
+        with pytest.raises(PoolError, match="slots of one length"):
+            evict(pool, policy, 2, how)
+        assert len(pool) == len(policy.vectors()) == 3
+
+
+def test_slots_that_are_all_as_short_are_of_one_length() -> None:
+    pool = PromptPool(1, 5, 8, normal(1.0))
+    pool.grow(3)
+    for slot in range(3):
+        pool.shorten(slot, 2)
+    weight = torch.tensor([[0.25, 0.75]])
+    mixed = pool.gather(Selection(torch.tensor([[0, 2]]), weight, torch.zeros(())))
+    values = pool.values()
+    torch.testing.assert_close(mixed, (0.25 * values[:1] + 0.75 * values[2:])[:, :, :2])
+    own = Branch("b", pool, Everything(), EmbeddingSite(), start=3)
+    read_values, selection = own.read(Selection(torch.tensor([[0], [1]]), None, torch.zeros(())))
+    assert read_values.shape == (2, 1, 2, 8)
+    assert selection.real is None
+
+
+def test_the_penalty_of_a_branch_does_not_train_what_is_cut() -> None:
+    torch.manual_seed(0)
+    pool = PromptPool(1, 4, 8, normal(1.0))
+    own = Branch("b", pool, UpToTask(), EmbeddingSite(), per_task=2, penalty=1.0).train()
+    own.begin_task(0)
+    pool.shorten(1, 2)
+    own.policy.train()
+    _, selection = own(None, 0, 3)
+    selection.loss.backward()
+    gradient = pool.blocks[0].grad
+    assert gradient[0].abs().sum() > 0 and gradient[1, :, :2].abs().sum() > 0
+    assert gradient[1, :, 2:].abs().sum() == 0
+
+
+def test_kept_features_depend_on_the_length_of_a_slot() -> None:
+    backbone = tiny.backbone("bert")
+    pool = PromptPool(1, 3, backbone.hidden_size, constant(0.0))
+    prompter = Prompter([Branch("b", pool, Everything(), EmbeddingSite(), start=2)])
+    prompter.begin_task(0)
+    whole = Passes(backbone, prompter, "query")
+    apart = Passes(backbone, prompter, "query", apart=True)
+    pool.blocks[0].requires_grad_(False)
+    keys = whole.key("features", 0), apart.key("features.0", 0), apart.key("features.1", 0)
+    pool.blocks[0].requires_grad_(True)
+    pool.shorten(1, 2)  # zeros stay zeros
+    pool.blocks[0].requires_grad_(False)
+    assert whole.key("features", 0) != keys[0]
+    assert apart.key("features.1", 0) != keys[2]
+    first = apart.key("features.0", 0)
+    pool.grow(1, task=1)
+    assert apart.key("features.0", 0) == first
+
+
+def test_live_prompts_beside_rows_of_different_length_are_refused_by_an_encoder() -> None:
+    prompts = chosen([branch("vit", "prefix")], CHOICES)
+    live = {1: Live(2, lambda query: (query, query))}
+    with pytest.raises(PoolError, match="beside prompts that are made inside the pass"):
+        by_kind(
+            tiny.backbone("vit"), tiny.batch("vit"), prompts._replace(live=live), lambda b, p: b
+        )
+
+
+@pytest.mark.parametrize("kind", ["llama", "bert", "vit"])
+def test_a_checkpoint_keeps_the_lengths_and_inspect_shows_them(kind, tmp_path) -> None:
+    trained("dualprompt", kind).learner.save(tmp_path / "whole")
+    learner = Learner.load(tmp_path / "whole", tiny.backbone(kind))
+    name, own = next(iter(learner.model.prompter.branches.items()))
+    place = len(own.pool) - 1
+    own.pool.blocks[-1].requires_grad_(True)
+    own.pool.shorten(place, 1)
+    own.pool.freeze_all()
+    learner.save(tmp_path / "saved")
+    again = Learner.load(tmp_path / "saved", tiny.backbone(kind))
+    assert again.model.prompter.branches[name].pool.lengths == own.pool.lengths
+    batch = again.model.prepare(tiny.raw(kind))
+    with torch.no_grad():
+        old, new = (each.model.eval()(batch).logits for each in (learner, again))
+    assert torch.equal(old, new)
+    shown = inspect_checkpoint(tmp_path / "saved")
+    view = next(view for view in shown.branches if view.name == name)
+    assert view.slots[place].length == 1
+
+
+def test_rows_are_as_wide_as_the_longest_of_them() -> None:
+    backbone, seen = tiny.new("llama"), []
+    backbone.language_model.register_forward_pre_hook(
+        lambda module, args, kwargs: (
+            seen.append(kwargs["inputs_embeds"].shape[1])
+            if kwargs.get("inputs_embeds") is not None
+            else None
+        ),
+        with_kwargs=True,
+    )
+    tokens = torch.randn(2, 9, backbone.hidden_size)
+    real = torch.ones(2, 9, dtype=torch.bool)
+    real[1, :8] = False
+    prompts = Prompts(tokens, {}, torch.zeros(()), {}, real=real)
+    batch = backbone.prepare(["cat", "the cat sleeps in the big house"])
+    generate(backbone, batch, prompts, max_new_tokens=2, do_sample=False)
+    lengths = batch["attention_mask"].sum(dim=1)
+    assert seen[0] == max(9 + int(lengths[0]), 1 + int(lengths[1]))
+
+
+@pytest.mark.parametrize("what", ["tokens", "prefix"])
+def test_a_static_cache_gives_the_same_words(what) -> None:
+    backbone, options = tiny.backbone("llama"), {"max_new_tokens": 5, "do_sample": False}
+    batch = backbone.prepare(["the cat sleeps", "a red bird"])  # without padding
+    prompts = tiny.prompts("llama", 2, what)
+    made = generate(backbone, batch, prompts, eos_token_id=None, **options)
+    static = generate(
+        backbone, batch, prompts, eos_token_id=None, cache_implementation="static", **options
+    )
+    assert made.tolist() == static.tolist()

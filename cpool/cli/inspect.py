@@ -77,7 +77,7 @@ def _title(branch: BranchView) -> str:
     slots, frozen = len(branch.slots), sum(slot.frozen for slot in branch.slots)
     sites, length, width = branch.shape
     own = {length if slot.length is None else slot.length for slot in branch.slots} or {length}
-    span = f"{length}" if own == {length} else f"{min(own)} to {max(own)}"
+    span = f"{min(own)}" if len(own) == 1 else f"{min(own)} to {max(own)}"
     return (
         f"Branch {branch.name}: {slots} slot{'s' * (slots != 1)}, {frozen} frozen, each of "
         f"{sites} site{'s' * (sites != 1)} × {span} tokens × {width} numbers"

@@ -11,7 +11,13 @@ from cpool.backbones import Backbone
 from cpool.backbones._inputs import Batch
 from cpool.backbones.pooling import pool_layers
 from cpool.errors import BackboneError
-from cpool.inject._checks import checked_prefixes, checked_tokens, prefix_lengths, token_mask
+from cpool.inject._checks import (
+    checked_prefixes,
+    checked_tokens,
+    prefix_lengths,
+    prefix_spans,
+    token_mask,
+)
 from cpool.inject.branching import branched
 from cpool.inject.embedding import hooked, insert, through_inputs
 from cpool.inject.prefix import prefixes
@@ -65,8 +71,9 @@ def encode(
     live = {} if prompts is None else _live(backbone, prompts, inputs)
     numbers = range(backbone.num_layers) if all_layers else tuple(live)
     mask = inputs.get("attention_mask")
+    real = None if tokens is None else token_mask(prompts, tokens, size)
     with ExitStack() as stack:
-        spans = {} if prompts is None else prompts.spans
+        spans = prefix_spans(prompts, size)
         call = stack.enter_context(prefixes(backbone, layers, live, spans))
         # What a cache would do to a decoder; the tokens of an encoder keep their positions.
         causal = backbone.kind == "causal"
@@ -74,12 +81,11 @@ def encode(
         if tokens is not None and backbone.site == "hidden":
             call.tokens = tokens
             stack.enter_context(hooked(backbone, call))
-        real = None if tokens is None else token_mask(prompts, tokens, size)
         inputs = arranged(backbone, inputs, tokens, offset, real)
         states = backbone.run(inputs, numbers)
     final = states[backbone.num_layers]
     inner = (states[i] for i in numbers) if all_layers else ()
-    own = None if prompts is None else prompts.real
+    own = None if tokens is None or prompts is None or prompts.real is None else real
     return Encoded((*inner, final), *rows_of(backbone, mask, final, tokens), own)
 
 

@@ -7,7 +7,14 @@ from cpool.backbones import Backbone
 from cpool.errors import BackboneError
 from cpool.prompter import Prompts
 
-__all__ = ["checked_prefixes", "checked_tokens", "prefix_lengths", "refuse_live", "token_mask"]
+__all__ = [
+    "checked_prefixes",
+    "checked_tokens",
+    "prefix_lengths",
+    "prefix_spans",
+    "refuse_live",
+    "token_mask",
+]
 
 
 def checked_tokens(backbone: Backbone, tokens: Tensor | None, size: int) -> Tensor | None:
@@ -22,6 +29,12 @@ def checked_tokens(backbone: Backbone, tokens: Tensor | None, size: int) -> Tens
             remedy="Make the pool with width=backbone.hidden_size and gather once a sample.",
         )
     return tokens.to(backbone.device).expand(size, -1, -1) if shape[1] else None
+
+
+def prefix_spans(prompts: Prompts | None, size: int) -> dict[int, Tensor]:
+    """Return where prefixes are padding, a mask [B N] a layer, for layers where there is some."""
+    found = {} if prompts is None else prompts.spans
+    return {layer: span.expand(size, -1) for layer, span in found.items()}
 
 
 def token_mask(prompts: Prompts | None, tokens: Tensor, size: int) -> Tensor:

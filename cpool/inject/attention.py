@@ -98,9 +98,9 @@ def _taken(module: nn.Module, heads: int, head_dim: int) -> Prefix | None:
 
 
 def _causal(queries: int, keys: int, device: torch.device) -> Tensor:
-    # `is_causal=True` aligns at the upper left, which is wrong as soon as keys are longer.
-    ones = torch.ones(queries, keys, dtype=torch.bool, device=device)
-    return ones.tril(keys - queries)[None, None]
+    # transformers leaves the mask out where queries begin with the first key: there are more keys
+    # only in a static cache, and not filled yet.
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril()[None, None]
 
 
 def _padded(mask: Tensor | None, length: int, real: Tensor | None) -> Tensor | None:

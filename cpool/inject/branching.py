@@ -13,6 +13,7 @@ from cpool.inject._checks import (
     checked_prefixes,
     checked_tokens,
     prefix_lengths,
+    prefix_spans,
     refuse_live,
     token_mask,
 )
@@ -55,7 +56,6 @@ def branched(
     own = None if prompts is None else checked_tokens(backbone, prompts.tokens, size)
     layers = {} if prompts is None else checked_prefixes(prompts, size)
     offset = prefix_lengths(prompts, size, backbone.device)
-    spans = {} if prompts is None else prompts.spans
     embed = backbone.plain_model.get_input_embeddings()
     ids = torch.tensor(tokens, dtype=torch.int64, device=backbone.device)
     parts = [embed(inputs["input_ids"]), embed(ids).expand(size, -1, -1)]
@@ -70,7 +70,7 @@ def branched(
     # 0 adds nothing; a number, not −∞, since rows of padding may see nothing at all.
     hidden = torch.zeros(allowed.shape, dtype=backbone.dtype, device=backbone.device)
     hidden = hidden.masked_fill(~allowed, torch.finfo(backbone.dtype).min)
-    with prefixes(backbone, layers, spans=spans):
+    with prefixes(backbone, layers, spans=prefix_spans(prompts, size)):
         states = backbone.run(
             {
                 "inputs_embeds": torch.cat(parts, dim=1),

@@ -177,7 +177,7 @@ def export_peft(
             remedy="Export slots of a method with prompt tokens.",
         )
     place = branch.pool.check_slot(slot)
-    length = branch.pool.lengths[place]
+    length = branch.pool.length_of(place)
     values = branch.pool.read(torch.tensor(place)).detach().float().cpu()[:, :length]
     sites, _, width = values.shape
     config: dict[str, Any] = {

@@ -16,6 +16,7 @@ from cpool.inject._checks import (
     checked_prefixes,
     checked_tokens,
     prefix_lengths,
+    prefix_spans,
     refuse_live,
     token_mask,
 )
@@ -58,12 +59,13 @@ def generate(
         embeds = torch.cat([tokens.to(embeds.dtype), embeds], dim=1)
         mask = torch.cat([token_mask(prompts, tokens, len(ids)).to(mask), mask], dim=1)
     # Words are added on the right, so all padding goes to the left: prompts stay beside their text.
-    order = mask.argsort(dim=1, stable=True)
-    embeds = embeds.gather(1, order[..., None].expand_as(embeds))
+    # Columns that are padding in all rows, beside a short text or in front of a short prompt, go.
+    order = mask.argsort(dim=1, stable=True)[:, -int(mask.sum(dim=1).max()) :]
+    embeds = embeds.gather(1, order[..., None].expand(-1, -1, embeds.shape[2]))
     mask = mask.gather(1, order)
     offset = prefix_lengths(prompts, len(ids), backbone.device)
     check_length(mask, offset + int(options.get("max_new_tokens") or 0), backbone.position_limit)
-    with prefixes(backbone, layers, spans={} if prompts is None else prompts.spans):
+    with prefixes(backbone, layers, spans=prefix_spans(prompts, len(ids))):
         made: Tensor = model.generate(
             inputs_embeds=embeds,
             attention_mask=mask,

@@ -153,7 +153,7 @@ def test_each_question_gets_the_slot_of_the_text_that_it_is_about() -> None:
         mine = mixed[row][batch["attention_mask"][row].bool()]
         torch.testing.assert_close(mine, alone.hidden_states[-1][0], atol=1e-5, rtol=1e-4)
     tokens = distil(backbone, TEXT, texts[0], **{**options, "site": "tokens"})
-    with pytest.raises(PoolError, match="initial values of shape"):
+    with pytest.raises(PoolError, match="sites and width"):
         routed_slots([slots[0], tokens], texts, backbone)
 
 
