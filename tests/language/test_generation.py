@@ -220,7 +220,7 @@ def test_several_answers_of_rows_with_and_without_a_prompt_stay_in_order() -> No
     prompts = Prompts(torch.zeros(3, 1, 2), {}, torch.zeros(()), {"prompt": chosen})
     batch = {"input_ids": torch.tensor([[1], [2], [3]])}
     made = by_kind(
-        tiny.wrapped("llama"),
+        tiny.backbone("llama"),
         batch,
         prompts,
         lambda rows, own: rows["input_ids"].repeat_interleave(2, dim=0),
