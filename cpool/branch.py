@@ -15,6 +15,7 @@ from cpool.policies.eviction import How
 from cpool.policies.soft_attention import orthogonality
 from cpool.policies.top_k import TopK
 from cpool.pool import PromptPool
+from cpool.ragged import packed
 from cpool.selection import Selection
 from cpool.transfer import best_source
 
@@ -247,6 +248,7 @@ class Branch(nn.Module):
             and others is not None
             and mine.shape == others.shape
             and bool(torch.equal(mine, others.to(mine)))
+            and self.pool.lengths == other.pool.lengths
             and self.policy.bare == other.policy.bare
         )
         if not same:
@@ -300,6 +302,28 @@ class Branch(nn.Module):
             record = {**asdict(step), "gone": list(step.gone), "heirs": list(step.heirs)}
             self.evictions.append({"task": task, **record})
 
+    def read(self, selection: Selection) -> tuple[Float[Tensor, "B S N W"], Selection]:
+        """Read the chosen slots; the selection says where tokens are padding, if some are.
+
+        Raises:
+            PoolError: slots of different length where prompts are halved or made inside the pass.
+        """
+        values, real = self.pool.gather(selection), self.pool.real(selection.index)
+        if real is None or selection.weight is not None:
+            return values, selection
+        whole = isinstance(self.site, PrefixSite) and (self.site.halves or self.site.live)
+        if whole and len(set(self.pool.lengths)) > 1:
+            raise PoolError(
+                expected="slots of one length, for prompts that are halved or made inside the pass",
+                got=f"lengths {sorted(set(self.pool.lengths))} in branch {self.name!r}",
+                remedy="Use PrefixSite(layers, heads), or slots of one length.",
+            )
+        own = real.flatten(1)
+        if values.stride(0) == 0:  # all rows have the same slots
+            own = own[:1]
+        values, mask = packed(values, own.expand(len(values), -1))
+        return values, selection._replace(real=mask)
+
     def forward(
         self, query: Float[Tensor, "B Q"] | None, task: int | None, batch: int
     ) -> tuple[Float[Tensor, "B S N W"], Selection]:
@@ -308,10 +332,14 @@ class Branch(nn.Module):
         selection = self.policy(query, task, self.pool.available(training=training))
         if training and torch.is_grad_enabled():
             self.pool.mark_trained(selection.index)
-        values = self.pool.gather(selection).expand(batch, -1, -1, -1)
+        values, selection = self.read(selection)
+        values = values.expand(batch, -1, -1, -1)
         if self.penalty and training:
             used = selection.index[0]  # SoftAttention gives every sample the same slots
-            rows = self.pool.values()[used].flatten(2).transpose(0, 1)
+            rows = self.pool.values()[used]
+            if (real := self.pool.real(used)) is not None:
+                rows = rows * real[:, None, :, None]  # what is never read is not trained either
+            rows = rows.flatten(2).transpose(0, 1)
             extra = torch.stack([orthogonality(site) for site in rows]).sum()
             selection = selection._replace(loss=selection.loss + self.penalty * extra)
         return values, selection

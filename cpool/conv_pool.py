@@ -37,6 +37,7 @@ class ConvPool(PromptPool):
     """
 
     apart: ClassVar[bool] = False  # E is everybody's
+    shortens: ClassVar[bool] = False
 
     def __init__(
         self,

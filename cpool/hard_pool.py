@@ -35,6 +35,7 @@ class HardPool(PromptPool):
     """
 
     combines: ClassVar[bool] = False
+    shortens: ClassVar[bool] = False
 
     def __init__(
         self,

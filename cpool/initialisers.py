@@ -6,6 +6,7 @@ while prefixes of vision models start well from U(-1, 1).
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FIRST",
+    "FromText",
     "Initialiser",
     "constant",
     "from_labels",
@@ -128,13 +130,31 @@ def from_labels(backbone: Any, words: Any) -> Initialiser:
     return init
 
 
-def from_text(backbone: Any, text: str) -> Initialiser:
+@dataclass(frozen=True)
+class FromText:
+    """An initialiser that starts a slot from a text.
+
+    Attributes:
+        length: how many tokens the text has.
+        make: makes the values.
+    """
+
+    length: int
+    make: Initialiser
+
+    def __call__(self, shape: tuple[int, int, int, int]) -> Tensor:
+        """Return values [n S P W]."""
+        return self.make(shape)
+
+
+def from_text(backbone: Any, text: str) -> FromText:
     """Start from the token embeddings of `text`: untouched, the slot computes the hard prompt.
 
     Where a tokenizer begins every text with a start token, the prompt stands in front of it.
 
     A text of fewer tokens than the prompt is repeated, a longer one is cut, as in PEFT. The copy
-    is exact when the pool's length equals the number of tokens.
+    is exact when the slot has as many tokens as the text: make the pool so long, or leave the text
+    alone by `pool.shorten(slot, init.length)`, so that texts of different length share a pool.
 
     Args:
         backbone: a text backbone with a tokenizer.
@@ -159,16 +179,17 @@ def from_text(backbone: Any, text: str) -> Initialiser:
         rows = rows[torch.arange(length) % len(rows)]
         return rows.expand(n, 1, length, width).clone()
 
-    return init
+    return FromText(len(ids), init)
 
 
-def from_text_cache(backbone: Any, text: str) -> Initialiser:
+def from_text_cache(backbone: Any, text: str) -> FromText:
     """Start a prefix on every layer from the keys and values that `text` has in a decoder.
 
     Untouched, the slot computes the hard prompt: keys enter as the model would keep them in its
     cache, turned to the positions of the text, and the positions of what follows start after it.
     (Where a tokenizer begins every text with a start token, that follows, too.) A text of fewer
-    tokens than the prefix is repeated, a longer one is cut.
+    tokens than the prefix is repeated, a longer one is cut; `pool.shorten(slot, init.length)`
+    leaves the text alone.
 
     Args:
         backbone: a frozen decoder with a tokenizer.
@@ -195,11 +216,15 @@ def from_text_cache(backbone: Any, text: str) -> Initialiser:
             )
         return rows.float().cpu().expand(n, -1, -1, -1).clone()
 
-    return init
+    return FromText(len(ids), init)
 
 
 def from_slot(pool: "PromptPool", slot: int) -> Initialiser:
-    """Start from a copy of `slot` (negative numbers count from the newest)."""
+    """Start from a copy of `slot` (negative numbers count from the newest).
+
+    Of a slot shorter than the pool the tokens are repeated; `grow(…, parent=slot)` makes the new
+    slot as short.
+    """
     return mean_of_slots(pool, [slot])
 
 
@@ -212,7 +237,16 @@ def mean_of_slots(pool: "PromptPool", slots: Sequence[int]) -> Initialiser:
 
     def init(shape: tuple[int, int, int, int]) -> Tensor:
         numbers = [pool.check_slot(slot) for slot in slots]
+        lengths = sorted({pool.length_of(number) for number in numbers})
+        if len(lengths) > 1:
+            raise PoolError(
+                expected="slots of one length, whose mean is taken",
+                got=f"lengths {lengths}",
+                remedy="Start from one slot, or from slots of one length.",
+            )
         values = pool.read(torch.tensor(numbers)).detach().mean(dim=0)
+        # A shorter slot is repeated, as a text is: its tokens first, so that it can be cut anew.
+        values = values[:, torch.arange(values.shape[1]) % lengths[0]]
         copied: Tensor = values.expand(shape).clone()
         return copied
 

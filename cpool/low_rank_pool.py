@@ -43,6 +43,7 @@ class LowRankPool(PromptPool):
 
     combines: ClassVar[bool] = False  # a sum of factors would not be the sum of their prompts
     apart: ClassVar[bool] = False  # P* is everybody's
+    shortens: ClassVar[bool] = False
 
     def __init__(
         self,

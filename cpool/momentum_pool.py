@@ -33,6 +33,7 @@ class MomentumPool(PromptPool):
     """
 
     apart: ClassVar[bool] = False  # a slot has older ones in it
+    shortens: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cpool.backbones import Backbone
+from cpool.by_kind import by_kind
 from cpool.errors import ConfigError, DataError, StateError
 from cpool.heads import Head, LabelHead, anchored, check_finite
 from cpool.language import generate, padding
@@ -204,7 +205,8 @@ class PromptedNetwork(nn.Module):
             with torch.no_grad():
                 query = self.query(batch) if self.needs_query else None
                 prompts = self.passes.choose(query, task, len(batch["input_ids"]))
-            return self.passes.by_fit(
+            return by_kind(
+                self.backbone,
                 batch,
                 prompts,
                 lambda rows, own: generate(self.backbone, rows, own, **options),

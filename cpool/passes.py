@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from cpool.backbones import Around, Backbone
+from cpool.by_kind import by_kind, rows_of, several_kinds
 from cpool.errors import StateError
 from cpool.inject import encode
 from cpool.language import Surround
@@ -117,12 +117,21 @@ class Passes:
             else:
                 parts = self.prompter.state_dict()
                 name = f"{name} {task} {[_options(b.policy) for b in self.prompter]}"
+            more += self._lengths(slot)
         digest = hashlib.sha256(f"{name} {self.readout} {self.surround}{more}".encode())
         for part, tensor in sorted(parts.items()):
             digest.update(part.encode())
             flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
             digest.update(flat.numpy().tobytes())
         return digest.hexdigest()[:32]
+
+    def _lengths(self, slot: str) -> str:
+        """Say how long slots are that are shorter than their pool, which values do not."""
+        assert self.prompter is not None
+        pools = [branch.pool for branch in self.prompter if branch.pool.ragged]
+        if slot:
+            return "".join(f" {pool.length_of(int(slot))}" for pool in pools)
+        return "".join(f" {pool.lengths}" for pool in pools)
 
     def _owner(self, slot: int) -> tuple[PromptPool, Tensor]:
         assert self.prompter is not None
@@ -158,9 +167,10 @@ class Passes:
     ) -> tuple[Float[Tensor, "B F"], Prompts | None]:
         """Run the model once with these prompts, and return the features and what was chosen.
 
-        Samples that no slot fits run in a pass of their own, without any prompt. Where several
-        processes share the pass, each runs its rows, and all get the features of all; prompts that
-        are made in the pass are chosen by all rows, so that there every process runs the whole.
+        Samples that no slot fits run in a pass of their own, without any prompt (`by_kind`). Where
+        several processes share the pass, each runs its rows, and all get the features of all;
+        prompts that are made in the pass are chosen by all rows, so that there every process runs
+        the whole.
 
         Args:
             batch: B samples.
@@ -212,7 +222,7 @@ class Passes:
         mask = torch.zeros(size, dtype=torch.bool)
         mask[rows] = True
         own = {key: value[rows] for key, value in batch.items() if len(value) == size}
-        made = run(own, None if prompts is None else _rows(prompts, mask))
+        made = run(own, None if prompts is None else rows_of(prompts, mask))
         return self.processes.gather(made[:0] if empty else made, size)
 
     def _some(
@@ -221,42 +231,12 @@ class Passes:
         prompts: Prompts | None,
         only: Sequence[int] | None = None,
     ) -> tuple[Float[Tensor, "B F"], Prompts | None]:
-        fits = None if prompts is None else _fits(prompts)
-        if prompts is None or fits is None or bool(fits.all()):
+        def some(rows: Mapping[str, Tensor], own: Prompts | None) -> Tensor:
+            return self._run(rows, own, only)[0]
+
+        if prompts is None or not several_kinds(self.backbone, prompts):
             return self._run(batch, prompts, only)
-        return self.by_fit(batch, prompts, lambda rows, own: self._run(rows, own, only)[0]), prompts
-
-    @staticmethod
-    def by_fit(
-        batch: Mapping[str, Tensor],
-        prompts: Prompts | None,
-        run: Callable[[Mapping[str, Tensor], Prompts | None], Tensor],
-        pad: int = 0,
-    ) -> Tensor:
-        """Run the samples that have a prompt and those that no slot fits, each kind together.
-
-        Args:
-            batch: B samples.
-            prompts: theirs.
-            run: gets some rows of both, no prompts for those that have none; returns [b N].
-            pad: fills rows of the kind whose N is smaller.
-        """
-        fits = None if prompts is None else _fits(prompts)
-        if prompts is None or fits is None or bool(fits.all()):
-            return run(batch, prompts)
-        if not bool(fits.any()):
-            return run(batch, None)
-        keys = [k for k, v in batch.items() if len(v) == len(fits)]
-        made, places = [], []
-        for mask, part in ((fits, _rows(prompts, fits)), (~fits, None)):
-            rows = {key: batch[key][mask.to(batch[key].device)] for key in keys}
-            made.append(run(rows, part))
-            # Several answers a row stand one after the other.
-            each = len(made[-1]) // int(mask.sum())
-            places.append(mask.nonzero()[:, 0].repeat_interleave(each))
-        width = max(part.shape[1] for part in made)
-        whole = [F.pad(part, (0, width - part.shape[1]), value=pad) for part in made]
-        return torch.cat(whole)[torch.cat(places).argsort(stable=True)]
+        return by_kind(self.backbone, batch, prompts, some), prompts
 
     def _run(
         self,
@@ -284,26 +264,3 @@ def _options(policy: Policy) -> list[tuple[str, object]]:
     """Return what a policy reads beside its tensors, such as a threshold."""
     plain = (bool, int, float, str, tuple, list, type(None))
     return sorted((k, v) for k, v in vars(policy).items() if isinstance(v, plain) and k[0] != "_")
-
-
-def _fits(prompts: Prompts) -> Bool[Tensor, " B"] | None:
-    """Return which samples have a prompt that fits them; None when all have."""
-    told = [s.fits for s in prompts.selections.values() if s.fits is not None]
-    return torch.stack(told).all(dim=0) if told else None
-
-
-def _rows(prompts: Prompts, mask: Bool[Tensor, " B"]) -> Prompts:
-    """Return the prompts of some samples; a batch axis of 1 stays."""
-
-    def part(tensor: Tensor) -> Tensor:
-        if len(tensor) > 1 and tensor.stride(0) == 0:  # one row expanded; it stays one
-            return tensor[:1].expand(int(mask.sum()), *tensor.shape[1:])
-        return tensor if len(tensor) == 1 else tensor[mask.to(tensor.device)]
-
-    tokens = None if prompts.tokens is None else part(prompts.tokens)
-    layers = {n: (part(key), part(value)) for n, (key, value) in prompts.layers.items()}
-    chosen = {
-        name: s if s.fits is None else s._replace(fits=part(s.fits))
-        for name, s in prompts.selections.items()
-    }
-    return prompts._replace(tokens=tokens, layers=layers, selections=chosen)

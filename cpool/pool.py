@@ -19,6 +19,7 @@ from cpool.blocks import Plan, block_list, leading, read_rows, rebuild, share_co
 from cpool.errors import PoolError
 from cpool.initialisers import Initialiser, uniform
 from cpool.selection import Selection
+from cpool.settings import is_whole
 
 __all__ = ["PromptPool", "Slot"]
 
@@ -36,6 +37,7 @@ class Slot:
         enabled: a disabled slot is never chosen.
         parent: the id of the slot it was copied from, or None.
         parents: the ids of the slots that it replaces, if eviction combined some.
+        length: its prompt tokens, where they are fewer than the pool's.
     """
 
     id: int
@@ -46,6 +48,7 @@ class Slot:
     enabled: bool = True
     parent: int | None = None
     parents: tuple[int, ...] = ()
+    length: int | None = None
 
 
 class PromptPool(nn.Module):
@@ -68,8 +71,12 @@ class PromptPool(nn.Module):
     # Whether a sum of slots is a slot (eviction may join some), and a slot may start as another.
     combines: ClassVar[bool] = True
     copies: ClassVar[bool] = True
+    # Whether a slot may have fewer tokens than the pool.
+    shortens: ClassVar[bool] = True
     # Whether the slots of a task are all that it has trained here, and nothing else moves them.
     apart: ClassVar[bool] = True
+    # Whether some slot has fewer than P tokens.
+    ragged: bool = False
 
     def __init__(
         self, sites: int, length: int, width: int, init: Initialiser | None = None
@@ -121,7 +128,7 @@ class PromptPool(nn.Module):
             init: how they start; the pool's own initialiser by default.
             task: the task they are made for; None when all tasks share them.
             name: their name; a number is appended when n > 1.
-            parent: the place of the slot that they were copied from.
+            parent: the place of the slot that they were copied from; they are as long as it.
         """
         if n < 1:
             raise PoolError(
@@ -139,16 +146,24 @@ class PromptPool(nn.Module):
                 remedy="Return a tensor of the shape that the initialiser is called with.",
             )
         start = len(self._slots)
-        self.blocks.append(nn.Parameter(values.detach().to(device=device, dtype=dtype)))
+        values = values.detach().to(device=device, dtype=dtype)
+        source = None if parent is None else self._slots[parent]
+        if source is not None and source.length is not None:
+            values = values.clone()
+            values[:, :, source.length :] = 0
+        self.blocks.append(nn.Parameter(values))
         self._starts.append(start)
         self.trained_steps = torch.cat([self.trained_steps, self.trained_steps.new_zeros(n)])
         self.enabled = torch.cat([self.enabled, self.enabled.new_ones(n)])
         base = name or ("shared" if task is None else f"task{task}")
-        source = None if parent is None else self._slots[parent].id
         for i in range(n):
             label = base if n == 1 else f"{base}.{i}"
-            self._slots.append(Slot(self._next + i, label, task, _now(), parent=source))
+            slot = Slot(self._next + i, label, task, _now())
+            if source is not None:
+                slot = replace(slot, parent=source.id, length=source.length)
+            self._slots.append(slot)
         self._next += n
+        self.ragged |= source is not None and source.length is not None
         return range(start, start + n)
 
     @torch.no_grad()
@@ -165,18 +180,87 @@ class PromptPool(nn.Module):
         if not self.copies:
             raise self.cannot_copy()
         slot, source = self.check_slot(slot), self.check_slot(source)
+        # Rows of blocks, not values: some pools make values of what their blocks hold.
+        row = read_rows(self.blocks, self._starts, torch.tensor(source))
+        self._training_row(slot).copy_(row)
+        parent = self._slots[source]
+        self._slots[slot] = replace(self._slots[slot], parent=parent.id, length=parent.length)
+        self._look_at_lengths()
+
+    @torch.no_grad()
+    def shorten(self, slot: int, length: int) -> None:
+        """Leave a slot that still trains its first tokens alone; the others are never read again.
+
+        So slots of different length stand in one pool: each row of a batch has the tokens of its
+        own slots, and gets what it gets alone. Slots whose weighted sum is taken, and prompts that
+        are cut in halves or made inside a pass, cannot be of different length.
+
+        Args:
+            slot: its place in the pool.
+            length: from 1 to what it has.
+
+        Raises:
+            PoolError: no such slot, one that is frozen, another length, or a pool whose slots are
+                of one length.
+
+        >>> pool = PromptPool(sites=1, length=5, width=8)
+        >>> pool.grow(2), pool.shorten(1, 3), pool.lengths
+        (range(0, 2), None, (5, 3))
+        """
+        slot = self.check_slot(slot)
+        now = self.length_of(slot)
+        if not self.shortens:
+            raise PoolError(
+                expected="a pool whose slots may be of different length",
+                got=f"{type(self).__name__}, whose slots are made otherwise",
+                remedy="Use PromptPool, or slots of one length.",
+            )
+        if not is_whole(length) or not 1 <= length <= now:
+            raise PoolError(
+                expected=f"a length from 1 to {now}, the tokens that the slot has",
+                got=repr(length),
+                remedy="Make a pool with a larger length; its slots can be shortened.",
+            )
+        row = self._training_row(slot)
+        if length < now:
+            row[:, length:] = 0
+            self._slots[slot] = replace(self._slots[slot], length=length)
+            self.ragged = True
+
+    def _look_at_lengths(self) -> None:
+        # Asked at every pass, of pools with a million slots too, so it is kept.
+        self.ragged = any(slot.length is not None for slot in self._slots)
+
+    def _training_row(self, slot: int) -> Tensor:
+        """Return the row of its block in which a slot lies, or raise where it is frozen."""
         number = bisect_right(self._starts, slot) - 1
-        block = self.blocks[number]
+        block: Tensor = self.blocks[number]
         if not block.requires_grad:
             raise PoolError(
                 expected="a slot that still trains",
                 got=f"slot {slot}, which is frozen",
-                remedy="Copy into a slot of the newest block, before its task ends.",
+                remedy="Change slots of the newest block, before its task ends.",
             )
-        # Rows of blocks, not values: some pools make values of what their blocks hold.
-        row = read_rows(self.blocks, self._starts, torch.tensor(source))
-        block[slot - self._starts[number]] = row
-        self._slots[slot] = replace(self._slots[slot], parent=self._slots[source].id)
+        return block[slot - self._starts[number]]
+
+    def length_of(self, slot: int) -> int:
+        """Return how many tokens a slot has, at most P."""
+        own = self._slots[self.check_slot(slot)].length
+        return self.length if own is None else own
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The number of tokens of each slot, at most P."""
+        return tuple(self.length if s.length is None else s.length for s in self._slots)
+
+    def real(self, index: Int[Tensor, "*shape"]) -> Bool[Tensor, "*shape P"] | None:
+        """Return which tokens of the slots are there; None where all slots have P of them."""
+        if not self.ragged:
+            return None
+        asked, place = torch.unique(index, return_inverse=True)
+        lengths = [self.length_of(slot) for slot in asked.tolist()]
+        chosen = torch.tensor(lengths, device=index.device)[place]
+        return torch.arange(self.length, device=index.device) < chosen[..., None]
 
     def freeze(self, block: int) -> None:
         """Freeze one block for ever: bit-identical whatever the optimiser does."""
@@ -227,6 +311,8 @@ class PromptPool(nn.Module):
                 return one.expand(batch, -1, -1, -1)
             read = self.read(selection.index)  # [B K S P W]
             return read.transpose(1, 2).reshape(batch, self.sites, chosen * self.length, self.width)
+        if self.ragged:
+            return self._summed(selection)
         if 2 * chosen < len(self):
             few = self.read(selection.index).flatten(2)
             mixed = (selection.weight.to(few.dtype).unsqueeze(1) @ few).squeeze(1)
@@ -236,6 +322,15 @@ class PromptPool(nn.Module):
         dense = dense.scatter_add(1, selection.index, selection.weight)
         mixed = dense.to(values.dtype) @ values.flatten(1)
         return mixed.view(batch, self.sites, self.length, self.width)
+
+    def _summed(self, selection: Selection) -> Float[Tensor, "B S N W"]:
+        """Return the weighted sum of slots that are all shorter than P, and as long as another."""
+        lengths = set(self.lengths)
+        if len(lengths) > 1:
+            raise self.different_lengths("a weighted sum of them")
+        assert selection.weight is not None
+        few = self.read(selection.index)[..., : lengths.pop(), :]
+        return (selection.weight.to(few.dtype)[..., None, None, None] * few).sum(dim=1)
 
     def mark_trained(self, index: Int[Tensor, "B K"]) -> None:
         """Count one training step for each slot in `index`."""
@@ -261,6 +356,19 @@ class PromptPool(nn.Module):
             )
         return slot % len(self)
 
+    def check_plan(self, plan: Plan) -> None:
+        """Refuse a plan that `recombine` cannot follow.
+
+        Raises:
+            PoolError: as `recombine`.
+        """
+        joins = any(list(parts.values()) != [1.0] for block in plan for parts in block)
+        if joins and not self.combines:
+            raise self.cannot_combine()
+        lengths = self.lengths if self.ragged else (self.length,) * len(self)
+        if any(len({lengths[i] for i in parts}) > 1 for block in plan for parts in block):
+            raise self.different_lengths("a plan that joins some")
+
     def recombine(self, plan: Plan) -> None:
         """Make all slots anew by a plan of `cpool.blocks`; `evict` writes one.
 
@@ -268,11 +376,10 @@ class PromptPool(nn.Module):
         and names its parents. What no new slot is made of is lost.
 
         Raises:
-            PoolError: a plan that joins slots, of a pool whose slots cannot be added.
+            PoolError: a plan that joins slots of different length, or of a pool whose slots cannot
+                be added.
         """
-        joins = any(list(parts.values()) != [1.0] for block in plan for parts in block)
-        if joins and not self.combines:
-            raise self.cannot_combine()
+        self.check_plan(plan)
         steps, rows = self.trained_steps, [parts for block in plan for parts in block]
         places = leading(plan)
         shared = share_counts(steps.double(), plan)
@@ -285,17 +392,21 @@ class PromptPool(nn.Module):
             slot = self._slots[place]
             if list(parts.values()) != [1.0]:
                 parents = tuple(sorted(self._slots[i].id for i in parts))
-                slot = Slot(self._next, f"{slot.name}+", slot.task, _now(), parents=parents)
+                name = f"{slot.name}+"
+                slot = Slot(
+                    self._next, name, slot.task, _now(), parents=parents, length=slot.length
+                )
                 self._next += 1
             made.append(slot)
         self._slots = made
+        self._look_at_lengths()
         self.blocks = rebuild(self.blocks, plan)
         self._starts = starts_of(len(block) for block in plan)
 
     def clear(self) -> None:
         """Become a pool without slots."""
         self.blocks = nn.ParameterList()
-        self._slots, self._starts, self._next = [], [], 0
+        self._slots, self._starts, self._next, self.ragged = [], [], 0, False
         self.trained_steps, self.enabled = self.trained_steps[:0].clone(), self.enabled[:0].clone()
 
     def join(self, other: "PromptPool", tasks: int) -> None:
@@ -336,6 +447,7 @@ class PromptPool(nn.Module):
             self.blocks.append(nn.Parameter(values, requires_grad=False))
             self._starts.append(start + place)
         self._slots += [moved(slot) for slot in other._slots]
+        self.ragged |= other.ragged
         self._next = first + other._next
         self.trained_steps = torch.cat([self.trained_steps, other.trained_steps.to(device)])
         self.enabled = torch.cat([self.enabled, other.enabled.to(device)])
@@ -389,13 +501,21 @@ class PromptPool(nn.Module):
             remedy='Evict by "usage".',
         )
 
+    def different_lengths(self, asked: str) -> PoolError:
+        """Build the error for slots whose sum would be no slot, since they are not as long."""
+        return PoolError(
+            expected="slots of one length, to be added",
+            got=f"{asked}, of lengths {sorted(set(self.lengths))}",
+            remedy='Choose slots instead of summing them, evict by "usage", or use one length.',
+        )
+
     def layout(self) -> dict[str, Any]:
         """Return what is needed, beside the tensors, to make this pool again (JSON)."""
         return {
             "shape": [self.sites, self.length, self.width],
             "blocks": [len(block) for block in self.blocks],
             "frozen": [not block.requires_grad for block in self.blocks],
-            "slots": [{**asdict(slot), "parents": list(slot.parents)} for slot in self.slots],
+            "slots": [_plain(slot) for slot in self.slots],
             "next": self._next,
         }
 
@@ -413,6 +533,7 @@ class PromptPool(nn.Module):
         self._slots = [
             Slot(**{**slot, "parents": tuple(slot.get("parents", ()))}) for slot in layout["slots"]
         ]
+        self._look_at_lengths()
         # Checkpoints of pools that knew no eviction have neither parents nor a next id.
         self._next = layout.get("next", len(self._slots))
         self.trained_steps = self.trained_steps.new_zeros(len(self))
@@ -441,6 +562,12 @@ def _renamed(slot: Slot, task: int | None) -> str:
     if slot.name != default and not slot.name.startswith(f"{default}."):
         return slot.name  # somebody called it so
     return f"task{task}{slot.name.removeprefix(default)}"
+
+
+def _plain(slot: Slot) -> dict[str, Any]:
+    """Return a slot as JSON; a length only where it says something, for older readers."""
+    made = {**asdict(slot), "parents": list(slot.parents)}
+    return {key: value for key, value in made.items() if key != "length" or value is not None}
 
 
 def _now() -> str:

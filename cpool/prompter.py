@@ -6,11 +6,12 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cpool.branch import Branch, EmbeddingSite, PrefixSite, Site
 from cpool.errors import PoolError, StateError
+from cpool.ragged import beside, packed
 from cpool.selection import Selection
 
 __all__ = ["Branch", "EmbeddingSite", "Live", "PrefixSite", "Prompter", "Prompts", "Site"]
@@ -38,6 +39,9 @@ class Prompts(NamedTuple):
         loss: sum of the policies' losses, a scalar.
         selections: branch name → what was chosen; that of a live branch after its layer ran.
         live: layer number → prefix that is made in the pass.
+        real: False for tokens that are padding, since rows have prompts of different length,
+            [B N]; None: there are none.
+        spans: layer number → the same of its prefix, for layers where there is padding.
     """
 
     tokens: Float[Tensor, "B N D"] | None
@@ -45,6 +49,8 @@ class Prompts(NamedTuple):
     loss: Float[Tensor, ""]
     selections: Mapping[str, Selection]
     live: Mapping[int, Live] = MappingProxyType({})
+    real: Bool[Tensor, "B N"] | None = None
+    spans: Mapping[int, Bool[Tensor, "B _"]] = MappingProxyType({})
 
     def finished(self) -> "Prompts":
         """Return the prompts with the losses of live branches, which the pass has made, too."""
@@ -99,7 +105,9 @@ class Prompter(nn.Module):
         tokens, layers = 0, Counter[int]()
         for branch in self:
             slots = max(len(branch.pool), branch.start + branch.per_task)
-            length = branch.policy.chosen(slots) * branch.pool.length
+            pool = branch.pool
+            longest = max(pool.lengths) if pool.ragged else pool.length
+            length = branch.policy.chosen(slots) * longest
             if isinstance(branch.site, EmbeddingSite):
                 tokens += length
             else:
@@ -166,8 +174,7 @@ class Prompter(nn.Module):
         """
         size = batch if query is None else len(query)
         assert size is not None
-        tokens: list[Tensor] = []
-        layers: dict[int, tuple[Tensor, Tensor]] = {}
+        read: list[tuple[Site, Tensor, Tensor | None]] = []
         live: dict[int, Live] = {}
         selections: dict[str, Selection] = {}
         for branch in self:
@@ -175,13 +182,8 @@ class Prompter(nn.Module):
                 live[branch.site.layers[0]] = self._live(branch, branch.site, task, selections)
                 continue
             values, selections[branch.name] = branch(query, task, size)
-            if isinstance(branch.site, EmbeddingSite):
-                tokens.append(values[:, 0])
-                continue
-            for layer, pair in split_prefix(values, branch.site).items():
-                layers[layer] = _join(layers.get(layer), pair)
-        joined = _beside(tokens) if tokens else None
-        return Prompts(joined, layers, _total(selections), selections, live)
+            read.append((branch.site, values, selections[branch.name].real))
+        return sorted_prompts(read, _total(selections), selections, live)
 
     def forced(self, slot: int) -> Prompts:
         """Return one slot of the only branch, for every sample of a batch.
@@ -200,11 +202,9 @@ class Prompter(nn.Module):
         index = torch.tensor([[slot]], device=branch.pool.trained_steps.device)
         none = torch.zeros((), device=index.device)
         selection = Selection(index, None, none, fits=branch.policy.fits(index))
-        values = branch.pool.gather(selection)
-        if isinstance(branch.site, EmbeddingSite):
-            return Prompts(values[:, 0], {}, selection.loss, {branch.name: selection})
-        layers = split_prefix(values, branch.site)
-        return Prompts(None, layers, selection.loss, {branch.name: selection})
+        values, selection = branch.read(selection)
+        read = [(branch.site, values, selection.real)]
+        return sorted_prompts(read, selection.loss, {branch.name: selection})
 
     def _live(
         self, branch: Branch, site: PrefixSite, task: int | None, selections: dict[str, Selection]
@@ -223,6 +223,44 @@ def _total(selections: Mapping[str, Selection]) -> Float[Tensor, ""]:
     return torch.stack(losses).sum() if losses else torch.zeros(())
 
 
+def sorted_prompts(
+    read: Sequence[tuple[Site, Float[Tensor, "B _ _ _"], Bool[Tensor, "B _"] | None]],
+    loss: Float[Tensor, ""],
+    selections: Mapping[str, Selection],
+    live: Mapping[int, Live] = MappingProxyType({}),
+) -> Prompts:
+    """Sort what was read of the branches by where it goes, in their order.
+
+    Args:
+        read: the site of a branch, its values, and where they are padding.
+        loss: as in `Prompts`.
+        selections: as in `Prompts`.
+        live: as in `Prompts`.
+    """
+    tokens, real = None, None
+    if own := [(values, mask) for site, values, mask in read if isinstance(site, EmbeddingSite)]:
+        whole, real = beside(own, dim=2)
+        if real is not None and len(own) > 1:
+            whole, real = packed(whole, real)  # padding would stand between two prompts
+        tokens = whole[:, 0]
+    pairs: dict[int, list[tuple[Tensor, Tensor, Tensor | None]]] = {}
+    for site, values, mask in read:
+        if isinstance(site, PrefixSite):
+            for layer, (key, value) in split_prefix(values, site).items():
+                pairs.setdefault(layer, []).append((key, value, mask))
+    layers, spans = {}, {}
+    for layer, parts in pairs.items():
+        keys, span = beside([(key, mask) for key, _, mask in parts], dim=2)
+        values, _ = beside([(value, None) for _, value, _ in parts], dim=2)
+        if span is not None and len(parts) > 1:
+            values, _ = packed(values, span)
+            keys, span = packed(keys, span)
+        layers[layer] = keys, values
+        if span is not None:
+            spans[layer] = span
+    return Prompts(tokens, layers, loss, selections, live, real, spans)
+
+
 def split_prefix(
     values: Float[Tensor, "B S N W"], site: PrefixSite
 ) -> dict[int, tuple[Tensor, Tensor]]:
@@ -235,21 +273,3 @@ def split_prefix(
             for i, layer in enumerate(site.layers)
         }
     return {layer: (split[:, 2 * i], split[:, 2 * i + 1]) for i, layer in enumerate(site.layers)}
-
-
-def _beside(tokens: Sequence[Float[Tensor, "B _ D"]]) -> Float[Tensor, "B N D"]:
-    """Put tokens of several branches one after the other; one row expanded stays that."""
-    if len(tokens) == 1:
-        return tokens[0]
-    if all(len(part) > 1 and part.stride(0) == 0 for part in tokens):
-        return torch.cat([part[:1] for part in tokens], 1).expand(len(tokens[0]), -1, -1)
-    return torch.cat(list(tokens), 1)
-
-
-def _join(
-    first: tuple[Tensor, Tensor] | None, second: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Put two prefixes of one layer one after the other."""
-    if first is None:
-        return second
-    return torch.cat([first[0], second[0]], 2), torch.cat([first[1], second[1]], 2)

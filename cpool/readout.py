@@ -191,6 +191,10 @@ def read(readout: AnyReadout, backbone: Backbone, encoded: Encoded) -> Float[Ten
     if readout == "cls":
         return last[:, 0]
     if readout == "prompts" and encoded.prompts.stop > encoded.prompts.start:
-        return last[:, encoded.prompts].mean(dim=1)
-    weight = encoded.mask.to(last.dtype).unsqueeze(-1)
+        if encoded.real is None:
+            return last[:, encoded.prompts].mean(dim=1)
+        last, real = last[:, encoded.prompts], encoded.real
+    else:
+        real = encoded.mask
+    weight = real.to(last.dtype).unsqueeze(-1)
     return (last * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1)

@@ -17,6 +17,8 @@ class Selection(NamedTuple):
         loss: what the policy adds to the training loss (key pull, orthogonality), a scalar.
         similarity: cosine (or minus distance) of the query to each chosen slot, [B K], if any.
         fits: False for queries that no slot is near enough to, [B]; None: all fit.
+        real: False for prompt tokens that are padding, since other rows have longer slots, [B N];
+            None: there are none.
     """
 
     index: Int[Tensor, "B K"]  # type: ignore[assignment]  # hides tuple.index, never used here
@@ -24,3 +26,4 @@ class Selection(NamedTuple):
     loss: Float[Tensor, ""]
     similarity: Float[Tensor, "B K"] | None = None
     fits: Bool[Tensor, " B"] | None = None
+    real: Bool[Tensor, "B N"] | None = None

@@ -37,6 +37,7 @@ class ThroughPool(PromptPool):
     """
 
     copies: ClassVar[bool] = False  # no embeddings make the values of another slot
+    shortens: ClassVar[bool] = False
 
     def __init__(self, sites: int, length: int, width: int, *, inner: int) -> None:
         super().__init__(sites, length, width)

@@ -19,12 +19,14 @@ class Prefix(NamedTuple):
     """Keys and values that one layer gets in front of its own, each [B H N E].
 
     A live prefix is made when its layer runs: `make` gets the hidden state that enters the layer.
+    `real` [B N] is False for padding, where rows have prefixes of different length.
     """
 
     layer: int
     key: Tensor
     value: Tensor
     make: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+    real: Tensor | None = None
 
 
 class Seen(NamedTuple):

@@ -51,16 +51,19 @@ def _aligned(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key: value.gather(1, order) for key, value in inputs.items()}
 
 
-def check_length(mask: Int[Tensor, "B T"], offset: int, limit: int | None) -> None:
+def check_length(
+    mask: Int[Tensor, "B T"], offset: int | Int[Tensor, "B 1"], limit: int | None
+) -> None:
     """Refuse rows of more real tokens than there are positions.
 
     Raises:
         DataError: with the longest row and what to do.
     """
     # The width is free to read; only when it is too large is the mask looked at.
-    if limit is None or mask.shape[1] + offset <= limit:
+    several = isinstance(offset, Tensor)
+    if limit is None or (not several and mask.shape[1] + offset <= limit):
         return
-    longest = int(mask.sum(1).max()) + offset
+    longest = int((mask.sum(1, keepdim=True) + offset).max())
     if longest > limit:
         raise DataError(
             expected=f"at most {limit} tokens, prompts included",

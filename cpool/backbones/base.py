@@ -90,7 +90,9 @@ class Backbone(FrozenModel):
         """
         return picked(batch, self.kind, self._takes, self.device, self.dtype)
 
-    def positions(self, mask: Int[Tensor, "B T"], offset: int = 0) -> dict[str, Tensor]:
+    def positions(
+        self, mask: Int[Tensor, "B T"], offset: int | Int[Tensor, "B 1"] = 0
+    ) -> dict[str, Tensor]:
         """Return `position_ids` [B T] counted over real tokens from `offset`, if we count them.
 
         Counting over the mask makes a row the same alone, padded left and padded right.

@@ -76,18 +76,21 @@ def _head(view: CheckpointView) -> list[str]:
 def _title(branch: BranchView) -> str:
     slots, frozen = len(branch.slots), sum(slot.frozen for slot in branch.slots)
     sites, length, width = branch.shape
+    own = {length if slot.length is None else slot.length for slot in branch.slots} or {length}
+    span = f"{min(own)}" if len(own) == 1 else f"{min(own)} to {max(own)}"
     return (
         f"Branch {branch.name}: {slots} slot{'s' * (slots != 1)}, {frozen} frozen, each of "
-        f"{sites} site{'s' * (sites != 1)} × {length} tokens × {width} numbers"
+        f"{sites} site{'s' * (sites != 1)} × {span} tokens × {width} numbers"
     )
 
 
 def _slots(branch: BranchView) -> Table:
-    table = _table(
-        "id", "name", "task", "steps", "state", "parent", "‖value‖", "‖key‖", "nearest key"
-    )
+    columns = ["id", "name", "task", "steps", "state", "parent", "‖value‖", "‖key‖", "nearest key"]
+    ragged = any(slot.length is not None for slot in branch.slots)
+    table = _table(*columns, *(["tokens"] if ragged else []))
     for slot in branch.slots:
-        table.add_row(*map(Text, _cells(slot)))
+        length = branch.shape[1] if slot.length is None else slot.length
+        table.add_row(*map(Text, _cells(slot)), *([str(length)] if ragged else []))
     return table
 
 

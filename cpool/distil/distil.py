@@ -10,12 +10,12 @@ from torch import Tensor
 from cpool.backbones import Backbone
 from cpool.distil.comparing import divergence, text_prompts
 from cpool.errors import ConfigError, DataError
-from cpool.initialisers import from_text, from_text_cache, from_values
+from cpool.initialisers import from_text, from_text_cache
 from cpool.policies import Everything
 from cpool.pool import PromptPool
 from cpool.progress import Progress
 from cpool.prompter import Branch, EmbeddingSite, PrefixSite, Prompter, Prompts, Site
-from cpool.routed import routed
+from cpool.routed import pool_of, routed
 from cpool.seeding import seeded
 from cpool.settings import is_number, is_whole
 
@@ -136,24 +136,21 @@ def routed_slots(
     """Return a prompter over distilled texts: each question gets the slot that it is about.
 
     Args:
-        slots: of one site and length, all of this backbone.
+        slots: of one site, all of this backbone.
         texts: some questions about each, such as those of `self_study`, in the same order.
         backbone: that they were distilled for.
         centroids: k-means centres a slot, by which questions are sent.
 
     Raises:
-        PoolError: slots of different shapes.
+        PoolError: slots of different sites.
         DataError: no slots, or none or too many texts for one.
     """
     if not slots:
         raise DataError(expected="at least one slot", got="none", remedy="Distil a text first.")
-    first = slots[0]
-    pool = PromptPool(*first.values.shape)
-    for number, slot in enumerate(slots):
-        pool.grow(1, from_values(slot.values[None]), task=number, name=f"text{number}")
-    pool.mark_trained(torch.arange(len(pool))[:, None])
-    pool.freeze_all()
-    return routed("distilled", pool, first.branch.site, texts, backbone, centroids=centroids)
+    names = [f"text{number}" for number in range(len(slots))]
+    pool = pool_of([slot.values for slot in slots], names)
+    site = slots[0].branch.site
+    return routed("distilled", pool, site, texts, backbone, centroids=centroids)
 
 
 def _step(loss: Tensor, optimizer: torch.optim.Optimizer, branch: Branch) -> float:

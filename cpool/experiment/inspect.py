@@ -92,6 +92,7 @@ def _branch(
             norms[i],
             None if keys is None else float(keys[i].norm()),
             *near[i],
+            slot.get("length"),
         )
         for i, slot in enumerate(pool["slots"])
     )

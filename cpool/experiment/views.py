@@ -20,6 +20,7 @@ class SlotView:
         key_norm: L2 norm of its key, None when its policy has no keys.
         nearest: the slot whose key is most similar, None when there is no other.
         cosine: how similar.
+        length: its prompt tokens, where they are fewer than the branch's.
     """
 
     id: int
@@ -34,6 +35,7 @@ class SlotView:
     key_norm: float | None
     nearest: int | None
     cosine: float | None
+    length: int | None = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cpool.errors import BackboneError, ConfigError, PoolError, unknown
 from cpool.policies import GaussianRouter, NearestCentroid, TopK
-from cpool.prompter import Branch, EmbeddingSite, Prompter, Prompts, split_prefix
+from cpool.prompter import Branch, Prompter, Prompts, sorted_prompts
 from cpool.selection import Selection
 
 __all__ = ["Slots", "fixed_prompts", "fixed_selections", "refuse_live"]
@@ -107,20 +107,8 @@ def fixed_prompts(prompter: Prompter | None, selections: Mapping[str, Selection]
         return None
     if any(s.fits is not None and not bool(s.fits.all()) for s in selections.values()):
         return None  # as in `Passes.run`: samples that no slot fits run without any prompt
-    tokens: list[Tensor] = []
-    layers: dict[int, list[tuple[Tensor, Tensor]]] = {}
+    read = []
     for branch in prompter:
-        values = branch.pool.gather(selections[branch.name])
-        if isinstance(branch.site, EmbeddingSite):
-            tokens.append(values[:, 0])
-            continue
-        for layer, pair in split_prefix(values, branch.site).items():
-            layers.setdefault(layer, []).append(pair)
-    joined = {
-        layer: (
-            torch.cat([key for key, _ in pairs], 2),
-            torch.cat([value for _, value in pairs], 2),
-        )
-        for layer, pairs in layers.items()
-    }
-    return Prompts(torch.cat(tokens, 1) if tokens else None, joined, torch.zeros(()), selections)
+        values, selection = branch.read(selections[branch.name])
+        read.append((branch.site, values, selection.real))
+    return sorted_prompts(read, torch.zeros(()), selections)

@@ -63,12 +63,13 @@ class FixedPass(nn.Module):
         self.model, self._frozen, self.readout = backbone.plain_model, (backbone,), readout
         self.layers = () if prompts is None else tuple(sorted(prompts.layers))
         self.tokens: Tensor | None
-        self.register_buffer("tokens", None if prompts is None else prompts.tokens)
+        tokens = None if prompts is None else prompts.tokens
+        self.register_buffer("tokens", None if tokens is None else _own(tokens))
         for layer in self.layers:
             assert prompts is not None
             key, value = prompts.layers[layer]
-            self.register_buffer(f"key_{layer}", key)
-            self.register_buffer(f"value_{layer}", value)
+            self.register_buffer(f"key_{layer}", _own(key))
+            self.register_buffer(f"value_{layer}", _own(value))
         if self.layers:
             attention_layers(backbone)  # found by a forward of its own, before any tracing
 
@@ -150,6 +151,11 @@ class FixedPass(nn.Module):
         if readout == "query":
             return _pooled(states, encoded.mask, backbone.pooling, backbone.normalize)
         return read(readout, backbone, encoded)
+
+
+def _own(part: Tensor) -> Tensor:
+    """Return a copy: an exporter packs what a tensor is a part of, and doubts that it is whole."""
+    return part.clone(memory_format=torch.contiguous_format)
 
 
 def _pooled(

@@ -11,13 +11,19 @@ from cpool.backbones import Backbone
 from cpool.backbones._inputs import Batch
 from cpool.backbones.pooling import pool_layers
 from cpool.errors import BackboneError
-from cpool.inject._checks import checked_prefixes, checked_tokens
+from cpool.inject._checks import (
+    checked_prefixes,
+    checked_tokens,
+    prefix_lengths,
+    prefix_spans,
+    token_mask,
+)
 from cpool.inject.branching import branched
 from cpool.inject.embedding import hooked, insert, through_inputs
 from cpool.inject.prefix import prefixes
 from cpool.prompter import Prompts
 
-__all__ = ["Encoded", "arranged", "branched", "encode", "prefixes", "rows_of"]
+__all__ = ["Encoded", "arranged", "branched", "encode", "masks_prompts", "prefixes", "rows_of"]
 
 
 class Encoded(NamedTuple):
@@ -28,11 +34,13 @@ class Encoded(NamedTuple):
             prompts) first and the final state last.
         mask: True for real tokens, False for prompts and padding, [B T+N].
         prompts: the rows of the prompt tokens, an empty slice when there are none.
+        real: False for those that are padding, [B N]; None: there are none.
     """
 
     hidden_states: tuple[Float[Tensor, "B T D"], ...]
     mask: Bool[Tensor, "B T"]
     prompts: slice
+    real: Bool[Tensor, "B N"] | None = None
 
 
 def encode(
@@ -55,6 +63,7 @@ def encode(
         BackboneError: prompts that the model cannot carry, or that it silently skipped.
         DataError: inputs of a wrong shape, or longer than the model allows with the prompts.
     """
+    _check_masks(backbone, prompts)
     inputs = backbone.model_inputs(batch)
     size = len(next(iter(inputs.values())))
     tokens = None if prompts is None else checked_tokens(backbone, prompts.tokens, size)
@@ -62,22 +71,42 @@ def encode(
     live = {} if prompts is None else _live(backbone, prompts, inputs)
     numbers = range(backbone.num_layers) if all_layers else tuple(live)
     mask = inputs.get("attention_mask")
+    real = None if tokens is None else token_mask(prompts, tokens, size)
     with ExitStack() as stack:
-        call = stack.enter_context(prefixes(backbone, layers, live))
-        lengths = [key.shape[2] for key, _ in layers.values()]
-        if prompts is not None:
-            lengths += [live.length for live in prompts.live.values()]
-        longest = max(lengths, default=0)
+        spans = prefix_spans(prompts, size)
+        call = stack.enter_context(prefixes(backbone, layers, live, spans))
         # What a cache would do to a decoder; the tokens of an encoder keep their positions.
-        offset = longest if backbone.kind == "causal" else 0
+        causal = backbone.kind == "causal"
+        offset = prefix_lengths(prompts, size, backbone.device) if causal else 0
         if tokens is not None and backbone.site == "hidden":
             call.tokens = tokens
             stack.enter_context(hooked(backbone, call))
-        inputs = arranged(backbone, inputs, tokens, offset)
+        inputs = arranged(backbone, inputs, tokens, offset, real)
         states = backbone.run(inputs, numbers)
     final = states[backbone.num_layers]
     inner = (states[i] for i in numbers) if all_layers else ()
-    return Encoded((*inner, final), *rows_of(backbone, mask, final, tokens))
+    own = None if tokens is None or prompts is None or prompts.real is None else real
+    return Encoded((*inner, final), *rows_of(backbone, mask, final, tokens), own)
+
+
+def masks_prompts(backbone: Backbone) -> bool:
+    """Tell whether rows of one pass may have prompts of different length.
+
+    Padding is hidden from what follows it, and moves nothing: in a decoder, where positions are
+    counted over what is there, and in front of the text of a T5, which looks at distances.
+    """
+    return backbone.kind in ("causal", "seq2seq")
+
+
+def _check_masks(backbone: Backbone, prompts: Prompts | None) -> None:
+    if prompts is None or masks_prompts(backbone):
+        return
+    if prompts.real is not None or prompts.spans:
+        raise BackboneError(
+            expected=f"prompts of one length in a pass of {backbone.name!r} ({backbone.family})",
+            got="rows with prompts of different length",
+            remedy="Run the rows of each length by themselves, as `PromptedModel` does.",
+        )
 
 
 def _live(
@@ -108,18 +137,23 @@ def _live(
 
 
 def arranged(
-    backbone: Backbone, inputs: dict[str, Tensor], tokens: Tensor | None, offset: int
+    backbone: Backbone,
+    inputs: dict[str, Tensor],
+    tokens: Tensor | None,
+    offset: int | Tensor,
+    real: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Return the model's inputs with mask and positions extended for the prompt tokens.
 
     An exporter follows this and `rows_of`, so they ask tensors for their shape, never for `len`.
+    `real` says which prompt tokens are there, all of them where it is None.
     """
     mask = inputs.get("attention_mask")
     if mask is None:
         return inputs
     if tokens is None:
         return {**inputs, **backbone.positions(mask, offset)}
-    ones = mask.new_ones(mask.shape[0], tokens.shape[1])
+    ones = mask.new_ones(mask.shape[0], tokens.shape[1]) if real is None else real.to(mask)
     extended = insert(mask, ones, backbone.insert_at)
     if backbone.site == "hidden":
         # Positions are counted before the hook adds the prompts, so over the tokens alone.

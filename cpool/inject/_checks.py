@@ -1,12 +1,20 @@
 """Prompts as the injection needs them: of the right shape, one a sample."""
 
+import torch
 from torch import Tensor
 
 from cpool.backbones import Backbone
 from cpool.errors import BackboneError
 from cpool.prompter import Prompts
 
-__all__ = ["checked_prefixes", "checked_tokens", "refuse_live"]
+__all__ = [
+    "checked_prefixes",
+    "checked_tokens",
+    "prefix_lengths",
+    "prefix_spans",
+    "refuse_live",
+    "token_mask",
+]
 
 
 def checked_tokens(backbone: Backbone, tokens: Tensor | None, size: int) -> Tensor | None:
@@ -21,6 +29,32 @@ def checked_tokens(backbone: Backbone, tokens: Tensor | None, size: int) -> Tens
             remedy="Make the pool with width=backbone.hidden_size and gather once a sample.",
         )
     return tokens.to(backbone.device).expand(size, -1, -1) if shape[1] else None
+
+
+def prefix_spans(prompts: Prompts | None, size: int) -> dict[int, Tensor]:
+    """Return where prefixes are padding, a mask [B N] a layer, for layers where there is some."""
+    found = {} if prompts is None else prompts.spans
+    return {layer: span.expand(size, -1) for layer, span in found.items()}
+
+
+def token_mask(prompts: Prompts | None, tokens: Tensor, size: int) -> Tensor:
+    """Return which prompt tokens [B N] are there; the others are padding."""
+    if prompts is None or prompts.real is None:
+        return tokens.new_ones(size, tokens.shape[1], dtype=torch.bool)
+    return prompts.real.to(tokens.device).expand(size, -1)
+
+
+def prefix_lengths(prompts: Prompts | None, size: int, device: torch.device) -> int | Tensor:
+    """Return how many tokens the longest prefix of a row has, or of each row where they differ."""
+    if prompts is None:
+        return 0
+    plain = [key.shape[2] for n, (key, _) in prompts.layers.items() if n not in prompts.spans]
+    longest = max([*plain, *(live.length for live in prompts.live.values())], default=0)
+    if not prompts.spans:
+        return longest
+    each = [span.sum(dim=1, keepdim=True) for span in prompts.spans.values()]
+    lengths = torch.stack(each).amax(dim=0).clamp(min=longest).to(device)
+    return lengths.expand(size, -1)
 
 
 def checked_prefixes(prompts: Prompts, size: int) -> dict[int, tuple[Tensor, Tensor]]:

@@ -55,13 +55,15 @@ def prefix_attention(
             prefix = prefix._replace(
                 key=prefix.key.repeat_interleave(beams, dim=0),
                 value=prefix.value.repeat_interleave(beams, dim=0),
+                real=None if prefix.real is None else prefix.real.repeat_interleave(beams, dim=0),
             )
         length = prefix.key.shape[2]
         causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
         if attention_mask is None and causal and query.shape[2] > 1:
             attention_mask = _causal(query.shape[2], key.shape[2], key.device)
-        # True allows in a boolean mask, 0 adds nothing in a float one.
-        attention_mask = _padded(attention_mask, length)
+        if attention_mask is None and prefix.real is not None:
+            attention_mask = query.new_ones(1, 1, 1, key.shape[2], dtype=torch.bool)
+        attention_mask = _padded(attention_mask, length, prefix.real)
         if kwargs.get("position_bias") is not None:
             kwargs["position_bias"] = F.pad(kwargs["position_bias"], (length, 0))
         key = torch.cat([prefix.key.to(key), key], 2)
@@ -96,15 +98,24 @@ def _taken(module: nn.Module, heads: int, head_dim: int) -> Prefix | None:
 
 
 def _causal(queries: int, keys: int, device: torch.device) -> Tensor:
-    # `is_causal=True` aligns at the upper left, which is wrong as soon as keys are longer.
-    ones = torch.ones(queries, keys, dtype=torch.bool, device=device)
-    return ones.tril(keys - queries)[None, None]
+    # transformers leaves the mask out where queries begin with the first key: there are more keys
+    # only in a static cache, and not filled yet.
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril()[None, None]
 
 
-def _padded(mask: Tensor | None, length: int) -> Tensor | None:
+def _padded(mask: Tensor | None, length: int, real: Tensor | None) -> Tensor | None:
+    """Extend a mask [B heads T U] for a prefix of this length, of which `real` [B N] is there."""
     if mask is None:
         return None
-    return F.pad(mask, (length, 0), value=mask.dtype == torch.bool)
+    boolean = mask.dtype == torch.bool
+    if real is None:
+        # True allows in a boolean mask, 0 adds nothing in a float one.
+        return F.pad(mask, (length, 0), value=boolean)
+    own = real[:, None, None].to(mask.device)
+    if not boolean:
+        own = mask.new_zeros(own.shape).masked_fill(~own, torch.finfo(mask.dtype).min)
+    shape = len(own), mask.shape[1], mask.shape[2]
+    return torch.cat([own.expand(*shape, -1), mask.expand(*shape, -1)], dim=3)
 
 
 AttentionInterface.register(NAME, prefix_attention)

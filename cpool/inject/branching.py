@@ -9,7 +9,14 @@ from torch import Tensor
 from cpool.backbones import Backbone
 from cpool.backbones._inputs import Batch
 from cpool.errors import BackboneError, DataError
-from cpool.inject._checks import checked_prefixes, checked_tokens, refuse_live
+from cpool.inject._checks import (
+    checked_prefixes,
+    checked_tokens,
+    prefix_lengths,
+    prefix_spans,
+    refuse_live,
+    token_mask,
+)
 from cpool.inject.prefix import prefixes
 from cpool.prompter import Prompts
 
@@ -48,7 +55,7 @@ def branched(
     size = len(inputs["input_ids"])
     own = None if prompts is None else checked_tokens(backbone, prompts.tokens, size)
     layers = {} if prompts is None else checked_prefixes(prompts, size)
-    offset = max((key.shape[2] for key, _ in layers.values()), default=0)
+    offset = prefix_lengths(prompts, size, backbone.device)
     embed = backbone.plain_model.get_input_embeddings()
     ids = torch.tensor(tokens, dtype=torch.int64, device=backbone.device)
     parts = [embed(inputs["input_ids"]), embed(ids).expand(size, -1, -1)]
@@ -56,14 +63,14 @@ def branched(
     real = torch.ones_like(inputs["input_ids"]) if mask is None else mask
     if own is not None:
         parts.insert(0, own.to(parts[0].dtype))
-        real = torch.cat([real.new_ones(size, own.shape[1]), real], dim=1)
+        real = torch.cat([token_mask(prompts, own, size).to(real), real], dim=1)
     place = _positions(backbone, real, depths, offset)
     _check_window(backbone, int(place.max()) + 1)
     allowed = _allowed(real.bool(), ancestors.to(backbone.device))
     # 0 adds nothing; a number, not −∞, since rows of padding may see nothing at all.
     hidden = torch.zeros(allowed.shape, dtype=backbone.dtype, device=backbone.device)
     hidden = hidden.masked_fill(~allowed, torch.finfo(backbone.dtype).min)
-    with prefixes(backbone, layers):
+    with prefixes(backbone, layers, spans=prefix_spans(prompts, size)):
         states = backbone.run(
             {
                 "inputs_embeds": torch.cat(parts, dim=1),
@@ -110,7 +117,9 @@ def _check_window(backbone: Backbone, length: int) -> None:
         )
 
 
-def _positions(backbone: Backbone, real: Tensor, depths: Sequence[int], offset: int) -> Tensor:
+def _positions(
+    backbone: Backbone, real: Tensor, depths: Sequence[int], offset: int | Tensor
+) -> Tensor:
     longest = max(depths, default=-1) + 1
     room = torch.cat([real, real.new_ones(len(real), longest)], dim=1)
     counted = backbone.positions(room, offset).get("position_ids")

@@ -18,7 +18,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from cpool.backbones import Backbone
@@ -130,7 +130,12 @@ def _configs(backbone: Backbone) -> list[Any]:
 
 
 @contextmanager
-def prefixes(backbone: Backbone, layers: Layers, live: Live | None = None) -> Iterator[Call]:
+def prefixes(
+    backbone: Backbone,
+    layers: Layers,
+    live: Live | None = None,
+    spans: Mapping[int, Bool[Tensor, "B _"]] | None = None,
+) -> Iterator[Call]:
     """Put prefixes into some layers of a backbone for the calls made inside this context.
 
     Other backbones, other threads and what runs after the context are not touched, also when it
@@ -141,6 +146,7 @@ def prefixes(backbone: Backbone, layers: Layers, live: Live | None = None) -> It
         layers: layer number → (keys, values), each [B H N E] with H key-value heads of width E.
         live: layer number → what makes them from the hidden state [B T D] that enters the layer;
             that state must be among those that the forward captures.
+        spans: layer number → False where its prefix is padding, if rows differ.
 
     Raises:
         BackboneError: a layer or shape that the model does not have, a model whose attention
@@ -148,7 +154,7 @@ def prefixes(backbone: Backbone, layers: Layers, live: Live | None = None) -> It
     """
     wanted = {*layers, *(live or {})}
     seen = _record(backbone) if wanted else ()
-    call = Call(prefixes=_by_module(backbone, layers, live or {}, seen))
+    call = Call(prefixes=_by_module(backbone, layers, live or {}, seen, spans or {}))
     with active(call), _switched(backbone) if wanted else nullcontext():
         yield call
     skipped = sorted(wanted - call.consumed)
@@ -176,7 +182,11 @@ def resumed(backbone: Backbone, call: Call, turns: Mapping[nn.Module, int]) -> I
 
 
 def _by_module(
-    backbone: Backbone, layers: Layers, live: Live, seen: tuple[Seen, ...]
+    backbone: Backbone,
+    layers: Layers,
+    live: Live,
+    seen: tuple[Seen, ...],
+    spans: Mapping[int, Tensor],
 ) -> dict[nn.Module, list[Prefix]]:
     for number in (*layers, *live):
         if not 0 <= number < backbone.num_layers or (number in layers and number in live):
@@ -193,7 +203,8 @@ def _by_module(
         if module in result:  # also the turns without a prefix of a module that runs several times
             made = live.get(number)
             checked = None if made is None else _checked(backbone, number, made, seen)
-            result[module].append(Prefix(number, *layers.get(number, _EMPTY), checked))
+            pair, real = layers.get(number, _EMPTY), spans.get(number)
+            result[module].append(Prefix(number, *pair, checked, real))
     return result
 
 

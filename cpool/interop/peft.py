@@ -20,10 +20,9 @@ from torch import Tensor
 from cpool._io import read_json, write_bytes, write_json
 from cpool.backbones import Backbone
 from cpool.errors import CheckpointError, ConfigError, CpoolError, DataError, PoolError
-from cpool.initialisers import from_values
 from cpool.pool import PromptPool
 from cpool.prompter import Branch, EmbeddingSite, PrefixSite, Prompter, Site
-from cpool.routed import routed
+from cpool.routed import pool_of, routed
 
 __all__ = ["Adapter", "export_peft", "pool_from_peft", "prompter_from_peft", "read_peft"]
 
@@ -177,8 +176,10 @@ def export_peft(
             got=f"{site} in branch {branch.name!r}",
             remedy="Export slots of a method with prompt tokens.",
         )
-    values = branch.pool.read(torch.tensor(branch.pool.check_slot(slot))).detach().float().cpu()
-    sites, length, width = values.shape
+    place = branch.pool.check_slot(slot)
+    length = branch.pool.length_of(place)
+    values = branch.pool.read(torch.tensor(place)).detach().float().cpu()[:, :length]
+    sites, _, width = values.shape
     config: dict[str, Any] = {
         "base_model_name_or_path": base,
         "inference_mode": True,
@@ -221,8 +222,10 @@ def pool_from_peft(
 ) -> tuple[PromptPool, Site]:
     """Return a pool with one frozen slot an adapter, named as its folder, and where they enter.
 
+    The pool is as long as the longest adapter; the slots of others are shorter.
+
     Args:
-        folders: adapters of one kind and length.
+        folders: adapters of one kind, tokens or prefixes.
         backbone: the base model that they were trained on.
         task: of multitask adapters.
         any_base: take adapters that name another base model, too.
@@ -235,20 +238,15 @@ def pool_from_peft(
     adapters = [read_peft(folder, task=task) for folder in folders]
     for folder, adapter in zip(folders, adapters, strict=True):
         _check(Path(folder), adapter, backbone, any_base)
-        if adapter.values.shape != adapters[0].values.shape:
+        if (adapter.kind in CACHES) != (adapters[0].kind in CACHES):
             raise CheckpointError(
-                expected=f"adapters of one kind and length, {adapters[0].kind} of "
-                f"{adapters[0].values.shape[1]} tokens as in {folders[0]}",
-                got=f"{adapter.kind} of {adapter.values.shape[1]} in {folder}",
-                remedy="Make a pool of each kind and length.",
+                expected=f"adapters of one kind, {adapters[0].kind} as in {folders[0]}",
+                got=f"{adapter.kind} in {folder}",
+                remedy="Make a pool of tokens and one of prefixes.",
             )
     first = adapters[0]
-    sites, length, width = first.values.shape
-    pool = PromptPool(sites, length, width)
-    for number, (folder, adapter) in enumerate(zip(folders, adapters, strict=True)):
-        pool.grow(1, from_values(adapter.values[None]), task=number, name=Path(folder).name)
-    pool.mark_trained(torch.arange(len(pool))[:, None])
-    pool.freeze_all()
+    names = [Path(folder).name for folder in folders]
+    pool = pool_of([adapter.values for adapter in adapters], names)
     cache = first.kind in CACHES
     layers = tuple(range(backbone.num_layers))
     return pool, PrefixSite(layers, first.heads) if cache else EmbeddingSite()
@@ -302,7 +300,7 @@ def prompter_from_peft(
     few texts of each (`NearestCentroid`), so that a pool over adapters of other people routes.
 
     Args:
-        folders: adapters of one kind and length.
+        folders: adapters of one kind, tokens or prefixes.
         texts: some texts of the use of each, in the same order.
         backbone: the base model that they were trained on.
         centroids: centres an adapter.

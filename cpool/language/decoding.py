@@ -101,7 +101,7 @@ def _read(
     """Return what the encoder makes of prompts and text, and the mask of both."""
     encoded = encode(backbone, batch, prompts)
     seen = encoded.mask.clone()
-    seen[:, encoded.prompts] = True
+    seen[:, encoded.prompts] = True if encoded.real is None else encoded.real
     return encoded.hidden_states[-1], seen.long()
 
 

@@ -12,7 +12,14 @@ from cpool.backbones import Backbone
 from cpool.backbones._inputs import Batch, check_length
 from cpool.errors import ConfigError
 from cpool.inject import prefixes
-from cpool.inject._checks import checked_prefixes, checked_tokens, refuse_live
+from cpool.inject._checks import (
+    checked_prefixes,
+    checked_tokens,
+    prefix_lengths,
+    prefix_spans,
+    refuse_live,
+    token_mask,
+)
 from cpool.prompter import Prompts
 
 __all__ = ["generate", "padding"]
@@ -50,14 +57,15 @@ def generate(
     embeds = backbone.plain_model.get_input_embeddings()(ids)
     if tokens is not None:
         embeds = torch.cat([tokens.to(embeds.dtype), embeds], dim=1)
-        mask = torch.cat([mask.new_ones(len(ids), tokens.shape[1]), mask], dim=1)
+        mask = torch.cat([token_mask(prompts, tokens, len(ids)).to(mask), mask], dim=1)
     # Words are added on the right, so all padding goes to the left: prompts stay beside their text.
-    order = mask.argsort(dim=1, stable=True)
-    embeds = embeds.gather(1, order[..., None].expand_as(embeds))
+    # Columns that are padding in all rows, beside a short text or in front of a short prompt, go.
+    order = mask.argsort(dim=1, stable=True)[:, -int(mask.sum(dim=1).max()) :]
+    embeds = embeds.gather(1, order[..., None].expand(-1, -1, embeds.shape[2]))
     mask = mask.gather(1, order)
-    offset = max((key.shape[2] for key, _ in layers.values()), default=0)
+    offset = prefix_lengths(prompts, len(ids), backbone.device)
     check_length(mask, offset + int(options.get("max_new_tokens") or 0), backbone.position_limit)
-    with prefixes(backbone, layers):
+    with prefixes(backbone, layers, spans=prefix_spans(prompts, len(ids))):
         made: Tensor = model.generate(
             inputs_embeds=embeds,
             attention_mask=mask,

@@ -41,6 +41,8 @@ def prompt_once(backbone: Backbone, prompts: Prompts | None, rows: int) -> Promp
     if tokens is None:
         return prompts
     length, limit = tokens.shape[1], backbone.position_limit
+    if prompts.real is not None:
+        return prompts  # rows have prompts of different length
     if (rows - 1) * length < SAVED or not _lasting(backbone):
         return prompts
     if limit is not None and length >= limit:

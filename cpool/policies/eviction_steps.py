@@ -69,6 +69,10 @@ def merge_nearest(pool: PromptPool, policy: Policy, capacity: int, old: list[int
     vectors = policy.vectors()[old]
     gaps = torch.cdist(vectors, vectors, compute_mode="donot_use_mm_for_euclid_dist")
     gaps.fill_diagonal_(torch.inf)
+    lengths = torch.tensor(pool.lengths, device=gaps.device)[old]
+    gaps[lengths[:, None] != lengths] = torch.inf  # slots of one length have a mean
+    if not bool(gaps.isfinite().any()):
+        raise pool.different_lengths("a merge of two")
     first, second = sorted(divmod(int(gaps.argmin()), len(old)))
     pair = [old[first], old[second]]
     usage = _usage(pool, policy)[pair]
@@ -122,6 +126,7 @@ def _identity(
 
 
 def _apply(pool: PromptPool, policy: Policy, plan: Plan) -> None:
+    pool.check_plan(plan)
     policy.recombine(plan)  # first: it refuses what it cannot do, and the pool is still whole
     pool.recombine(plan)
 

@@ -145,8 +145,16 @@ def test_each_question_gets_the_slot_of_the_text_that_it_is_about() -> None:
     with pytest.raises(DataError, match="at least one slot"):
         routed_slots([], [], backbone)
     longer = distil(backbone, "the red card is lost now", texts[0], **{**options, "length": 4})
-    with pytest.raises(PoolError, match="initial values of shape"):
-        routed_slots([slots[0], longer], texts, backbone)
+    prompter = routed_slots([slots[0], longer], texts, backbone, centroids=2)
+    prompts = prompter.eval()(backbone.query(batch))
+    mixed = encode(backbone, batch, prompts).hidden_states[-1]
+    for row, slot in enumerate([longer, slots[0], longer]):
+        alone = encode(backbone, tiny.unpadded(batch, row), slot.prompts())
+        mine = mixed[row][batch["attention_mask"][row].bool()]
+        torch.testing.assert_close(mine, alone.hidden_states[-1][0], atol=1e-5, rtol=1e-4)
+    tokens = distil(backbone, TEXT, texts[0], **{**options, "site": "tokens"})
+    with pytest.raises(PoolError, match="sites and width"):
+        routed_slots([slots[0], tokens], texts, backbone)
 
 
 def test_self_study_asks_about_every_part_and_repeats_itself() -> None:

@@ -224,6 +224,33 @@ def test_adapters_of_others_are_routed_by_a_few_texts(tmp_path) -> None:
         prompter_from_peft(folders, texts[:1], backbone)
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_adapters_of_different_length_share_a_pool(which, tmp_path) -> None:
+    backbone, long = tiny.backbone("llama"), branches("llama")[which]
+    sites, length, width = long.pool.sites, long.pool.length, long.pool.width
+    pool = PromptPool(sites, 1, width, normal(1.0))
+    short = Branch("short", pool, Everything(), long.site, start=1)
+    pool.grow(1)
+    folders = [export_peft(long, 0, tmp_path / "long"), export_peft(short, 0, tmp_path / "short")]
+    texts = [["the cat sleeps", "a dog runs"], ["lost card", "bank loan open"]]
+    prompter = prompter_from_peft(folders, texts, backbone, centroids=2)
+    branch = prompter.branches["peft"]
+    assert branch.pool.lengths == (length, 1)
+    batch = backbone.prepare([texts[1][0], texts[0][0], texts[1][1]])
+    mixed = encode(backbone, batch, prompter(backbone.query(batch))).hidden_states[-1]
+    for row, own in enumerate([short, long, short]):
+        single = tiny.unpadded(batch, row)
+        alone = encode(backbone, single, Prompter([own]).forced(0)).hidden_states[-1][0]
+        width = single["input_ids"].shape[1]
+        mine = mixed[row, -batch["input_ids"].shape[1] :][batch["attention_mask"][row].bool()]
+        torch.testing.assert_close(mine, alone[-width:], atol=1e-5, rtol=1e-4)
+    for slot, folder in enumerate(folders):
+        again = export_peft(branch, slot, tmp_path / f"again{slot}")
+        file = "adapter_model.safetensors"
+        assert (again / file).read_bytes() == (folder / file).read_bytes()
+        assert read_peft(again).values.shape == read_peft(folder).values.shape
+
+
 def test_what_does_not_fit_is_refused_and_both_are_named(tmp_path) -> None:
     branch = branches("llama")[0]
     folder = export_peft(branch, 0, tmp_path / "mine", base="somebody/other-model")
@@ -237,7 +264,7 @@ def test_what_does_not_fit_is_refused_and_both_are_named(tmp_path) -> None:
     caches = export_peft(branches("llama")[1], 0, tmp_path / "cache")
     with pytest.raises(CheckpointError, match=r"on 2 layers.*on 3 layers"):
         pool_from_peft([caches], golden()[0])
-    with pytest.raises(CheckpointError, match="of one kind and length"):
+    with pytest.raises(CheckpointError, match="of one kind, PROMPT_TUNING"):
         pool_from_peft([folder, caches], tiny.backbone("llama"), any_base=True)
 
 

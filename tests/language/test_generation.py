@@ -212,15 +212,18 @@ def test_tuned_weights_are_what_generates() -> None:
 
 
 def test_several_answers_of_rows_with_and_without_a_prompt_stay_in_order() -> None:
-    from cpool.passes import Passes
+    from cpool.by_kind import by_kind
     from cpool.selection import Selection
 
     fits = torch.tensor([True, False, True])
     chosen = Selection(torch.zeros(3, 1, dtype=torch.int64), None, torch.zeros(()), None, fits)
     prompts = Prompts(torch.zeros(3, 1, 2), {}, torch.zeros(()), {"prompt": chosen})
     batch = {"input_ids": torch.tensor([[1], [2], [3]])}
-    made = Passes.by_fit(
-        batch, prompts, lambda rows, own: rows["input_ids"].repeat_interleave(2, dim=0)
+    made = by_kind(
+        tiny.backbone("llama"),
+        batch,
+        prompts,
+        lambda rows, own: rows["input_ids"].repeat_interleave(2, dim=0),
     )
     assert made[:, 0].tolist() == [1, 1, 2, 2, 3, 3]
 

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from cpool import Learner
 from cpool.backbones import Backbone, wrap_model
+from cpool.by_kind import rows_of
 from cpool.errors import BackboneError
 from cpool.language import label_trie, score_completions, score_labels
 from cpool.language.sharing import prompt_once
 from cpool.methods import PrefixTuning, PromptTuning
-from cpool.passes import _rows
-from cpool.prompter import Prompts, _beside
+from cpool.prompter import Prompts
+from cpool.ragged import beside
 from tests import tiny
 
 LABELS = ("red cat", "red dog runs", "blue", "red dog", "blue bird flies in", "house")
@@ -303,13 +304,15 @@ def test_the_prompt_that_is_run_is_a_copy() -> None:
 
 def test_one_row_expanded_stays_that_when_rows_are_split_and_branches_joined() -> None:
     tokens = torch.randn(1, LENGTH, 4).expand(6, -1, -1)
-    part = _rows(of(tokens), torch.tensor([True, False, True, True, False, False]))
+    part = rows_of(of(tokens), torch.tensor([True, False, True, True, False, False]))
     assert part.tokens is not None
     assert part.tokens.stride(0) == 0
     assert torch.equal(part.tokens, tokens[:3])
     more = torch.randn(1, 2, 4).expand(6, -1, -1)
-    joined = _beside([tokens, more])
+    joined, _ = beside([(tokens, None), (more, None)], dim=1)
     assert joined.stride(0) == 0
     assert torch.equal(joined, torch.cat([tokens, more], 1))
     mixed = torch.randn(6, 2, 4)
-    assert torch.equal(_beside([tokens, mixed]), torch.cat([tokens, mixed], 1))
+    assert torch.equal(
+        beside([(tokens, None), (mixed, None)], dim=1)[0], torch.cat([tokens, mixed], 1)
+    )

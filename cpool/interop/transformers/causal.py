@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 
+from cpool.by_kind import by_kind
 from cpool.errors import ConfigError, DataError
 from cpool.inject import encode
 from cpool.inject.recompute import check_recomputes, recomputed
@@ -215,7 +216,7 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
                 made = encode(self.backbone, rows, own)
             return made.hidden_states[-1][:, -ids.shape[1] :].flatten(1)
 
-        states = model.passes.by_fit(batch, prompts, run).view(*ids.shape, -1)
+        states = by_kind(self.backbone, batch, prompts, run).view(*ids.shape, -1)
         penalty = torch.zeros(()) if prompts is None else prompts.loss
         return states, penalty.to(states.device)
 
