@@ -21,6 +21,7 @@ from benchmarks.comparison import (
     kind_of,
     signed,
 )
+from benchmarks.language_choices import label_scores, prompt_steps
 from benchmarks.limits import few_pairs
 from benchmarks.study_plot import plot_svg
 from benchmarks.study_results import Table
@@ -239,6 +240,10 @@ def stream_rows(documents: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return lines
 
 
+CHOICES = (
+    ("prompt_steps", "How many steps a prompt needs", prompt_steps),
+    ("label_scores", "The score of a label", label_scores),
+)
 STREAMS = {"language-stream": "task not known", "language-stream-task": "task known"}
 
 
@@ -291,6 +296,9 @@ def outputs(results: Path = RESULTS) -> dict[Path, str]:
             *aims(document),
             "",
         ]
+    for name, heading, section in CHOICES:
+        if (file := results / "studies" / f"{name}.json").is_file():
+            lines += [f"## {heading}", "", *section(read_json(file)), ""]
     streams = {
         heading: load_results(results / name)
         for name, heading in STREAMS.items()

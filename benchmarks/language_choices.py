@@ -1,0 +1,88 @@
+"""What two studies of language models chose: the score of a label, and the steps of a prompt."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.comparison import LORA, signed
+from benchmarks.study_results import Table
+from cpool.report import text
+from cpool.report.results import Stat
+
+__all__ = ["label_scores", "prompt_steps"]
+
+METRIC = "average_accuracy"
+
+
+def label_scores(document: Mapping[str, Any]) -> list[str]:
+    """Return what validation data say of the sum and the mean of a label's log-probabilities.
+
+    Args:
+        document: of the study `label_scores`, with x "sum" and "mean".
+    """
+    table = Table(document)
+    gaps = {
+        (panel, name): gap
+        for panel in table.panels
+        for name in table.series(panel)
+        if (gap := _gap(table, panel, name, ("sum", "mean"))) is not None
+    }
+    ahead = [key for key, gap in gaps.items() if gap.mean > 0]
+    average = sum(gap.mean for gap in gaps.values()) / len(gaps)
+    chosen = "sum" if average >= 0 else "mean"
+    said = (
+        "The score of a label may be the sum of its tokens' log-probabilities or their mean. On "
+        f"validation data the sum is ahead in {len(ahead)} of {len(gaps)} rows, by {average:+.1f} "
+        "points on average. "
+    ).replace("-", "−")
+    said += (
+        "All rows here use the sum."
+        if chosen == "sum"
+        else "All rows here use the sum, for which these data do not speak."
+    )
+    return [said, "", *_rows(table, ("sum", "mean"), gaps, "the sum ahead by")]
+
+
+def prompt_steps(document: Mapping[str, Any]) -> list[str]:
+    """Return how far prompts are behind LoRA after few steps and after many.
+
+    Args:
+        document: of the study `prompt_steps`, with a row `lora`.
+    """
+    table = Table(document)
+    (panel,) = table.panels
+    xs = table.xs(panel)
+    prompts = [name for name in table.series(panel) if name != LORA]
+    lines = [document["question"].strip(), ""]
+    lines += [f"| {document['x']} | {' | '.join(map(str, xs))} |"]
+    lines += [f"| --- |{' ---: |' * len(xs)}"]
+    for name in (*prompts, LORA):
+        cells = [text.with_deviation(table.stat(panel, name, x, METRIC), 1.0, 1) for x in xs]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |".replace(text.MISSING, "–"))
+    cells = []
+    for x in xs:
+        means = {n: s.mean for n in prompts if (s := table.stat(panel, n, x, METRIC)) is not None}
+        best = max(means, key=lambda name: means[name])
+        ours, theirs = (table.values(panel, name, x, METRIC) for name in (best, LORA))
+        gap = Stat.of(ours[seed] - theirs[seed] for seed in ours if seed in theirs)
+        cells.append("–" if gap is None else f"{signed(gap).removesuffix(' points')} (`{best}`)")
+    return [*lines, f"| best prompt, ahead of LoRA | {' | '.join(cells)} |"]
+
+
+def _gap(table: Table, panel: str, name: str, xs: Sequence[Any]) -> Stat | None:
+    """Return how far the first x is ahead of the second, seed by seed."""
+    first, second = (table.values(panel, name, x, METRIC) for x in xs)
+    return Stat.of(first[seed] - second[seed] for seed in first if seed in second)
+
+
+def _rows(
+    table: Table, xs: Sequence[Any], gaps: Mapping[tuple[str, str], Stat], heading: str
+) -> list[str]:
+    lines = [f"| | {' | '.join(map(str, xs))} | {heading} |", f"| --- |{' ---: |' * (len(xs) + 1)}"]
+    for panel in table.panels:
+        lines.append(f"| *{panel}* |{' |' * (len(xs) + 1)}")
+        for name in table.series(panel):
+            cells = [text.with_deviation(table.stat(panel, name, x, METRIC), 1.0, 1) for x in xs]
+            gap = gaps.get((panel, name))
+            cells.append("–" if gap is None else signed(gap).removesuffix(" points"))
+            lines.append(f"| `{name}` | {' | '.join(cells)} |".replace(text.MISSING, "–"))
+    return lines
