@@ -17,10 +17,10 @@ def packed(
     On the right they stand beside the text, at the distance that they have without padding. No mask
     is returned where all rows have as many tokens. One row expanded stays that.
 
-    >>> values = torch.tensor([[1, 0, 2, 0], [3, 0, 0, 0]])
+    >>> values = torch.tensor([[1.0, 0, 2, 0], [3, 0, 0, 0]])
     >>> values, real = packed(values[:, None, :, None], values > 0)
     >>> values.flatten(1).tolist(), real.tolist()
-    ([[1, 2], [0, 3]], [[True, True], [False, True]])
+    ([[1.0, 2.0], [0.0, 3.0]], [[True, True], [False, True]])
     """
     if len(real) > 1 and real.stride(0) == 0 and values.stride(0) == 0:
         one, _ = packed(values[:1], real[:1])

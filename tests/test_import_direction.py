@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "cpool"
 LAYERS = [
     {"_version", "errors"},
     {"_io", "progress", "seeding"},
-    {"blocks", "draws", "drift", "gaussians"},
+    {"blocks", "draws", "drift", "gaussians", "ragged"},
     {"selection", "initialisers", "settings", "device", "processes", "trackers"},
     {"pool", "metrics", "streams", "backbones"},
     {
@@ -31,7 +31,7 @@ LAYERS = [
     {"branch"},
     {"prompter"},
     {"inject", "routed"},
-    {"language"},
+    {"by_kind", "language"},
     {"readout", "heads"},
     {"ridge", "passes", "rule"},
     {"output", "model_checks"},
