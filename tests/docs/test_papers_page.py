@@ -88,3 +88,19 @@ def test_what_is_said_of_hide_prompt_and_s_prompts(found) -> None:
     assert clinc["hide_prompt"].mean - clinc["ranpac"].mean > clinc["hide_prompt"].deviation
     assert ahead(found, "sprompts", "ncm") == {"digits", "fashion-mnist"}
     assert ahead(found, "sprompts", "ridge") == ahead(found, "sprompts", "ranpac") == set()
+
+
+def test_what_is_said_of_si_blurry() -> None:
+    path = ROOT / "benchmarks" / "results" / "si-blurry-digits" / "results.json"
+    rows = {row.label: row for row in rows_of(json.loads(path.read_text(encoding="utf-8")))}
+    part = " ".join(PAGE[PAGE.index("- **So it is in the setting") :].split("\n- **")[0].split())
+    stats = {label: row.stat("average_accuracy") for label, row in rows.items()}
+    for said in (
+        f"has {with_deviation(stats['mvp'], 100.0)}. L2P",
+        f"has {with_deviation(stats['l2p'], 100.0)} with the mask",
+        f"as MVP is {with_deviation(stats['l2p all seen'], 100.0)}: behind it",
+        f"The linear head has {with_deviation(stats['linear_head all seen'], 100.0)} then",
+        f"no mask, {with_deviation(stats['ridge'], 100.0)}.",
+    ):
+        assert said in part
+    assert stats["l2p all seen"].mean < stats["mvp"].mean < stats["l2p"].mean
