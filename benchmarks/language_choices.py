@@ -27,18 +27,15 @@ def label_scores(document: Mapping[str, Any]) -> list[str]:
         if (gap := _gap(table, panel, name, ("sum", "mean"))) is not None
     }
     ahead = [key for key, gap in gaps.items() if gap.mean > 0]
-    average = sum(gap.mean for gap in gaps.values()) / len(gaps)
-    chosen = "sum" if average >= 0 else "mean"
+    average = Stat.of(gap.mean for gap in gaps.values())
+    assert average is not None
+    by = signed(average).partition(" ±")[0]
     said = (
         "The score of a label may be the sum of its tokens' log-probabilities or their mean. On "
-        f"validation data the sum is ahead in {len(ahead)} of {len(gaps)} rows, by {average:+.1f} "
-        "points on average. "
-    ).replace("-", "−")
-    said += (
-        "All rows here use the sum."
-        if chosen == "sum"
-        else "All rows here use the sum, for which these data do not speak."
+        f"validation data the sum is ahead in {len(ahead)} of {len(gaps)} rows, by {by} points on "
+        "average. All rows of this page and of the language benchmarks use the sum"
     )
+    said += ", chosen so." if average.mean >= 0 else ", for which these data do not speak."
     return [said, "", *_rows(table, ("sum", "mean"), gaps, "the sum ahead by")]
 
 
