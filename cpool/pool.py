@@ -253,6 +253,11 @@ class PromptPool(nn.Module):
         """The number of tokens of each slot, at most P."""
         return tuple(self.length if s.length is None else s.length for s in self._slots)
 
+    @property
+    def longest(self) -> int:
+        """The number of tokens of the longest slot."""
+        return max(self.lengths) if self.ragged else self.length
+
     def real(self, index: Int[Tensor, "*shape"]) -> Bool[Tensor, "*shape P"] | None:
         """Return which tokens of the slots are there; None where all slots have P of them."""
         if not self.ragged:
@@ -311,8 +316,12 @@ class PromptPool(nn.Module):
                 return one.expand(batch, -1, -1, -1)
             read = self.read(selection.index)  # [B K S P W]
             return read.transpose(1, 2).reshape(batch, self.sites, chosen * self.length, self.width)
-        if self.ragged:
-            return self._summed(selection)
+        mixed = self._summed(selection)
+        return mixed[:, :, : self._one_length()] if self.ragged else mixed
+
+    def _summed(self, selection: Selection) -> Float[Tensor, "B S P W"]:
+        assert selection.weight is not None
+        batch, chosen = selection.index.shape
         if 2 * chosen < len(self):
             few = self.read(selection.index).flatten(2)
             mixed = (selection.weight.to(few.dtype).unsqueeze(1) @ few).squeeze(1)
@@ -323,14 +332,12 @@ class PromptPool(nn.Module):
         mixed = dense.to(values.dtype) @ values.flatten(1)
         return mixed.view(batch, self.sites, self.length, self.width)
 
-    def _summed(self, selection: Selection) -> Float[Tensor, "B S N W"]:
-        """Return the weighted sum of slots that are all shorter than P, and as long as another."""
+    def _one_length(self) -> int:
+        """Return how long all slots are, or raise where they differ."""
         lengths = set(self.lengths)
         if len(lengths) > 1:
             raise self.different_lengths("a weighted sum of them")
-        assert selection.weight is not None
-        few = self.read(selection.index)[..., : lengths.pop(), :]
-        return (selection.weight.to(few.dtype)[..., None, None, None] * few).sum(dim=1)
+        return lengths.pop()
 
     def mark_trained(self, index: Int[Tensor, "B K"]) -> None:
         """Count one training step for each slot in `index`."""

@@ -105,9 +105,7 @@ class Prompter(nn.Module):
         tokens, layers = 0, Counter[int]()
         for branch in self:
             slots = max(len(branch.pool), branch.start + branch.per_task)
-            pool = branch.pool
-            longest = max(pool.lengths) if pool.ragged else pool.length
-            length = branch.policy.chosen(slots) * longest
+            length = branch.policy.chosen(slots) * branch.pool.longest
             if isinstance(branch.site, EmbeddingSite):
                 tokens += length
             else:
@@ -213,7 +211,7 @@ class Prompter(nn.Module):
             values, selections[branch.name] = branch(query, task, len(query))
             return split_prefix(values, site)[site.layers[0]]
 
-        length = branch.policy.chosen(len(branch.pool)) * branch.pool.length
+        length = branch.policy.chosen(len(branch.pool)) * branch.pool.longest
         return Live(length // 2 if site.halves else length, make)
 
 
@@ -253,8 +251,8 @@ def sorted_prompts(
         keys, span = beside([(key, mask) for key, _, mask in parts], dim=2)
         values, _ = beside([(value, None) for _, value, _ in parts], dim=2)
         if span is not None and len(parts) > 1:
-            values, _ = packed(values, span)
-            keys, span = packed(keys, span)
+            both, span = packed(torch.cat([keys, values], 1), span)
+            keys, values = both.chunk(2, dim=1)
         layers[layer] = keys, values
         if span is not None:
             spans[layer] = span

@@ -27,7 +27,7 @@ LAYERS = [
         "momentum_pool",
         "through_pool",
     },
-    {"data", "embedding_map", "transfer"},
+    {"data", "embedding_map", "ready_pool", "transfer"},
     {"branch"},
     {"prompter"},
     {"inject", "routed"},

@@ -15,7 +15,8 @@ from cpool.policies import Everything
 from cpool.pool import PromptPool
 from cpool.progress import Progress
 from cpool.prompter import Branch, EmbeddingSite, PrefixSite, Prompter, Prompts, Site
-from cpool.routed import pool_of, routed
+from cpool.ready_pool import pool_of
+from cpool.routed import routed
 from cpool.seeding import seeded
 from cpool.settings import is_number, is_whole
 

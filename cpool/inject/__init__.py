@@ -11,13 +11,7 @@ from cpool.backbones import Backbone
 from cpool.backbones._inputs import Batch
 from cpool.backbones.pooling import pool_layers
 from cpool.errors import BackboneError
-from cpool.inject._checks import (
-    checked_prefixes,
-    checked_tokens,
-    prefix_lengths,
-    prefix_spans,
-    token_mask,
-)
+from cpool.inject._checks import checked
 from cpool.inject.branching import branched
 from cpool.inject.embedding import hooked, insert, through_inputs
 from cpool.inject.prefix import prefixes
@@ -66,27 +60,23 @@ def encode(
     _check_masks(backbone, prompts)
     inputs = backbone.model_inputs(batch)
     size = len(next(iter(inputs.values())))
-    tokens = None if prompts is None else checked_tokens(backbone, prompts.tokens, size)
-    layers = {} if prompts is None else checked_prefixes(prompts, size)
+    given = checked(backbone, prompts, size)
+    tokens = given.tokens
     live = {} if prompts is None else _live(backbone, prompts, inputs)
     numbers = range(backbone.num_layers) if all_layers else tuple(live)
     mask = inputs.get("attention_mask")
-    real = None if tokens is None else token_mask(prompts, tokens, size)
     with ExitStack() as stack:
-        spans = prefix_spans(prompts, size)
-        call = stack.enter_context(prefixes(backbone, layers, live, spans))
+        call = stack.enter_context(prefixes(backbone, given.layers, live, given.spans))
         # What a cache would do to a decoder; the tokens of an encoder keep their positions.
-        causal = backbone.kind == "causal"
-        offset = prefix_lengths(prompts, size, backbone.device) if causal else 0
+        offset = given.offset if backbone.kind == "causal" else 0
         if tokens is not None and backbone.site == "hidden":
             call.tokens = tokens
             stack.enter_context(hooked(backbone, call))
-        inputs = arranged(backbone, inputs, tokens, offset, real)
+        inputs = arranged(backbone, inputs, tokens, offset, given.real)
         states = backbone.run(inputs, numbers)
     final = states[backbone.num_layers]
     inner = (states[i] for i in numbers) if all_layers else ()
-    own = None if tokens is None or prompts is None or prompts.real is None else real
-    return Encoded((*inner, final), *rows_of(backbone, mask, final, tokens), own)
+    return Encoded((*inner, final), *rows_of(backbone, mask, final, tokens), given.real)
 
 
 def masks_prompts(backbone: Backbone) -> bool:

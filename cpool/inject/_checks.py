@@ -1,5 +1,7 @@
 """Prompts as the injection needs them: of the right shape, one a sample."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -7,14 +9,50 @@ from cpool.backbones import Backbone
 from cpool.errors import BackboneError
 from cpool.prompter import Prompts
 
-__all__ = [
-    "checked_prefixes",
-    "checked_tokens",
-    "prefix_lengths",
-    "prefix_spans",
-    "refuse_live",
-    "token_mask",
-]
+__all__ = ["Checked", "checked", "checked_tokens", "refuse_live"]
+
+
+class Checked(NamedTuple):
+    """The prompts of a pass, one row a sample.
+
+    Attributes:
+        tokens: [B N D], or None.
+        real: False for tokens that are padding, [B N]; None: there are none.
+        layers: layer number → keys and values, each [B H N E].
+        spans: layer number → the same as `real`, for layers where there is padding.
+        offset: tokens of the longest prefix, or of that of each row [B 1] where they differ.
+    """
+
+    tokens: Tensor | None
+    real: Tensor | None
+    layers: dict[int, tuple[Tensor, Tensor]]
+    spans: dict[int, Tensor]
+    offset: int | Tensor
+
+    def before(self, mask: Tensor) -> Tensor:
+        """Return the mask of the tokens [B N] and, behind them, that of a text."""
+        if self.tokens is None:
+            return mask
+        size, number = self.tokens.shape[:2]
+        real = mask.new_ones(size, number) if self.real is None else self.real.to(mask)
+        return torch.cat([real, mask], dim=1)
+
+
+def checked(backbone: Backbone, prompts: Prompts | None, size: int) -> Checked:
+    """Return the prompts of `size` samples.
+
+    Raises:
+        BackboneError: they are of another shape.
+    """
+    if prompts is None:
+        return Checked(None, None, {}, {}, 0)
+    tokens = checked_tokens(backbone, prompts.tokens, size)
+    real = None
+    if tokens is not None and prompts.real is not None:
+        real = prompts.real.to(tokens.device).expand(size, -1)
+    spans = {layer: span.expand(size, -1) for layer, span in prompts.spans.items()}
+    layers, offset = _prefixes(prompts, size), _offset(prompts, size, backbone.device)
+    return Checked(tokens, real, layers, spans, offset)
 
 
 def checked_tokens(backbone: Backbone, tokens: Tensor | None, size: int) -> Tensor | None:
@@ -31,23 +69,8 @@ def checked_tokens(backbone: Backbone, tokens: Tensor | None, size: int) -> Tens
     return tokens.to(backbone.device).expand(size, -1, -1) if shape[1] else None
 
 
-def prefix_spans(prompts: Prompts | None, size: int) -> dict[int, Tensor]:
-    """Return where prefixes are padding, a mask [B N] a layer, for layers where there is some."""
-    found = {} if prompts is None else prompts.spans
-    return {layer: span.expand(size, -1) for layer, span in found.items()}
-
-
-def token_mask(prompts: Prompts | None, tokens: Tensor, size: int) -> Tensor:
-    """Return which prompt tokens [B N] are there; the others are padding."""
-    if prompts is None or prompts.real is None:
-        return tokens.new_ones(size, tokens.shape[1], dtype=torch.bool)
-    return prompts.real.to(tokens.device).expand(size, -1)
-
-
-def prefix_lengths(prompts: Prompts | None, size: int, device: torch.device) -> int | Tensor:
+def _offset(prompts: Prompts, size: int, device: torch.device) -> int | Tensor:
     """Return how many tokens the longest prefix of a row has, or of each row where they differ."""
-    if prompts is None:
-        return 0
     plain = [key.shape[2] for n, (key, _) in prompts.layers.items() if n not in prompts.spans]
     longest = max([*plain, *(live.length for live in prompts.live.values())], default=0)
     if not prompts.spans:
@@ -57,7 +80,7 @@ def prefix_lengths(prompts: Prompts | None, size: int, device: torch.device) -> 
     return lengths.expand(size, -1)
 
 
-def checked_prefixes(prompts: Prompts, size: int) -> dict[int, tuple[Tensor, Tensor]]:
+def _prefixes(prompts: Prompts, size: int) -> dict[int, tuple[Tensor, Tensor]]:
     """Return the prefixes of each layer, one a sample."""
     result = {}
     for number, (key, value) in prompts.layers.items():

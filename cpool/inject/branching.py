@@ -9,14 +9,7 @@ from torch import Tensor
 from cpool.backbones import Backbone
 from cpool.backbones._inputs import Batch
 from cpool.errors import BackboneError, DataError
-from cpool.inject._checks import (
-    checked_prefixes,
-    checked_tokens,
-    prefix_lengths,
-    prefix_spans,
-    refuse_live,
-    token_mask,
-)
+from cpool.inject._checks import checked, refuse_live
 from cpool.inject.prefix import prefixes
 from cpool.prompter import Prompts
 
@@ -53,24 +46,21 @@ def branched(
     _check_attends(backbone)
     inputs = backbone.model_inputs(batch)
     size = len(inputs["input_ids"])
-    own = None if prompts is None else checked_tokens(backbone, prompts.tokens, size)
-    layers = {} if prompts is None else checked_prefixes(prompts, size)
-    offset = prefix_lengths(prompts, size, backbone.device)
+    given = checked(backbone, prompts, size)
     embed = backbone.plain_model.get_input_embeddings()
     ids = torch.tensor(tokens, dtype=torch.int64, device=backbone.device)
     parts = [embed(inputs["input_ids"]), embed(ids).expand(size, -1, -1)]
     mask = inputs.get("attention_mask")
-    real = torch.ones_like(inputs["input_ids"]) if mask is None else mask
-    if own is not None:
-        parts.insert(0, own.to(parts[0].dtype))
-        real = torch.cat([token_mask(prompts, own, size).to(real), real], dim=1)
-    place = _positions(backbone, real, depths, offset)
+    real = given.before(torch.ones_like(inputs["input_ids"]) if mask is None else mask)
+    if given.tokens is not None:
+        parts.insert(0, given.tokens.to(parts[0].dtype))
+    place = _positions(backbone, real, depths, given.offset)
     _check_window(backbone, int(place.max()) + 1)
     allowed = _allowed(real.bool(), ancestors.to(backbone.device))
     # 0 adds nothing; a number, not −∞, since rows of padding may see nothing at all.
     hidden = torch.zeros(allowed.shape, dtype=backbone.dtype, device=backbone.device)
     hidden = hidden.masked_fill(~allowed, torch.finfo(backbone.dtype).min)
-    with prefixes(backbone, layers, spans=prefix_spans(prompts, size)):
+    with prefixes(backbone, given.layers, spans=given.spans):
         states = backbone.run(
             {
                 "inputs_embeds": torch.cat(parts, dim=1),

@@ -22,7 +22,8 @@ from cpool.backbones import Backbone
 from cpool.errors import CheckpointError, ConfigError, CpoolError, DataError, PoolError
 from cpool.pool import PromptPool
 from cpool.prompter import Branch, EmbeddingSite, PrefixSite, Prompter, Site
-from cpool.routed import pool_of, routed
+from cpool.ready_pool import pool_of
+from cpool.routed import routed
 
 __all__ = ["Adapter", "export_peft", "pool_from_peft", "prompter_from_peft", "read_peft"]
 

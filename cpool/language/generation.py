@@ -12,14 +12,7 @@ from cpool.backbones import Backbone
 from cpool.backbones._inputs import Batch, check_length
 from cpool.errors import ConfigError
 from cpool.inject import prefixes
-from cpool.inject._checks import (
-    checked_prefixes,
-    checked_tokens,
-    prefix_lengths,
-    prefix_spans,
-    refuse_live,
-    token_mask,
-)
+from cpool.inject._checks import checked, refuse_live
 from cpool.prompter import Prompts
 
 __all__ = ["generate", "padding"]
@@ -52,24 +45,24 @@ def generate(
     _check_options(options, model.generation_config)
     inputs = backbone.model_inputs(batch)
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
-    tokens = None if prompts is None else checked_tokens(backbone, prompts.tokens, len(ids))
-    layers = {} if prompts is None else checked_prefixes(prompts, len(ids))
+    given = checked(backbone, prompts, len(ids))
     embeds = backbone.plain_model.get_input_embeddings()(ids)
-    if tokens is not None:
-        embeds = torch.cat([tokens.to(embeds.dtype), embeds], dim=1)
-        mask = torch.cat([token_mask(prompts, tokens, len(ids)).to(mask), mask], dim=1)
+    if given.tokens is not None:
+        embeds = torch.cat([given.tokens.to(embeds.dtype), embeds], dim=1)
+        mask = given.before(mask)
     # Words are added on the right, so all padding goes to the left: prompts stay beside their text.
     # Columns that are padding in all rows, beside a short text or in front of a short prompt, go.
     order = mask.argsort(dim=1, stable=True)[:, -int(mask.sum(dim=1).max()) :]
     embeds = embeds.gather(1, order[..., None].expand(-1, -1, embeds.shape[2]))
     mask = mask.gather(1, order)
-    offset = prefix_lengths(prompts, len(ids), backbone.device)
-    check_length(mask, offset + int(options.get("max_new_tokens") or 0), backbone.position_limit)
-    with prefixes(backbone, layers, spans=prefix_spans(prompts, len(ids))):
+    check_length(
+        mask, given.offset + int(options.get("max_new_tokens") or 0), backbone.position_limit
+    )
+    with prefixes(backbone, given.layers, spans=given.spans):
         made: Tensor = model.generate(
             inputs_embeds=embeds,
             attention_mask=mask,
-            **backbone.positions(mask, offset),
+            **backbone.positions(mask, given.offset),
             **{**options, "pad_token_id": padding(backbone, options)},
         )
     # A decoder beside an encoder begins its row with a start token, which is no word of the answer.
