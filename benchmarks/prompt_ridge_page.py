@@ -156,13 +156,16 @@ def _domains(found: Mapping[str, Experiment], name: str, about: str) -> list[str
 
 
 def _prefix(found: Mapping[str, Experiment], name: str, about: str, wanted: float) -> list[str]:
+    """Whether the default is ahead by enough; the row that keeps its prefix stands beside it."""
     experiment = found[name]
-    label = experiment.trained() or OURS
-    gain, refused = experiment.gain(label, NONE), len(experiment.refused())
+    own, trained = experiment.default() or OURS, experiment.trained()
+    gain, refused = experiment.gain(own, NONE), len(experiment.refused())
     assert gain is not None
-    measured = f"`{label}`: {said(gain, signed=True)}"
-    if label == experiment.default() and refused:
+    measured = f"`{own}`: {said(gain, signed=True)}"
+    if refused:
         measured += f", its prompt refused with {refused} of {gain.n} seeds"
+    if trained not in (None, own):
+        measured += f"; `{trained}`: {points(experiment, trained, NONE)}"
     return [
         f"{about}: {wanted:g} ahead of the same head without a prompt",
         measured,

@@ -118,7 +118,7 @@ class RidgeHead(Head):
         """
         check_finite(features)
         rows = self.expand(features).to(self.get_buffer("rows").dtype)
-        _, columns = labels.to(rows.device).unique(return_inverse=True)
+        _, columns = torch.unique(labels.to(rows.device), return_inverse=True)
         _, residuals = leave_one_out(rows, F.one_hot(columns).to(rows))
         return residuals.square().sum(dim=1)
 

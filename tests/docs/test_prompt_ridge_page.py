@@ -127,7 +127,12 @@ def test_a_refused_prompt_is_no_trained_prefix() -> None:
 def test_a_row_that_keeps_its_prefix_is_picked_up_when_it_is_there() -> None:
     found = with_default([BARE, BARE, KEPT], prompt_ridge__trained=[53.0] * 3)
     assert cells(page.gains({found.name: found}))[0][3] == "+3.00 ± 0.00"
-    assert cells(page.targets({found.name: found}))[0][1] == "`prompt_ridge trained`: +3.00 ± 0.00"
+    measured, met = cells(page.targets({found.name: found}))[0][1:]
+    assert measured == (
+        "`prompt_ridge`: +2.00 ± 3.46, its prompt refused with 2 of 3 seeds; "
+        "`prompt_ridge trained`: +3.00 ± 0.00"
+    )
+    assert met == "yes", "the default meets it"
     for run in found.runs:  # as good with a prefix as without: who can tell which it is?
         run["accuracy_matrix"] = BARE
     assert found.refused() == []
