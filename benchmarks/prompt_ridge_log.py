@@ -1,14 +1,15 @@
-"""What the logs of PromptRidge's search hold: the defaults, and the ideas that were tried."""
+"""What the logs of PromptRidge's search hold: the defaults, how prompts are judged, the ideas."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.prompt_ridge_judges import WAYS
 from benchmarks.prompt_ridge_rows import paragraph, said
 from cpool._io import read_json
 from cpool.report.results import Stat
 
-__all__ = ["defaults", "ideas"]
+__all__ = ["defaults", "ideas", "judges"]
 
 NAMES = {"clinc150": "CLINC150", "cifar100": "CIFAR-100-small"}
 USUAL = ("trained", "random", "none")
@@ -18,7 +19,8 @@ CHOSEN = (
     "layers, kind, γ and number of features were tried with seed 0 alone. The log holds"
 )
 UNSUPPORTED = (
-    'So no trial speaks for `prompt = "auto"` against `"trained"`: no search chose this default.'
+    'No trial of this log speaks for `prompt = "auto"` against `"trained"`, and in this one "auto" '
+    "judged by another rule than it does now; [those below](#when-a-prompt-is-kept) are about that."
 )
 NO_AUTO = 'no trial of `prompt = "auto"`'
 Trials = Sequence[Mapping[str, Any]]
@@ -78,6 +80,57 @@ def _better(trials: Trials) -> bool:
 
 def _best(trial: Mapping[str, Any]) -> float:
     return max(float(found["accuracy"]) for found in trial["by_ridge"].values())
+
+
+def judges(folder: Path) -> list[str]:
+    """Return what each way to judge a prompt said of it, and what following it would have given."""
+    every: dict[str, list[Mapping[str, Any]]] = {}
+    for file in sorted(folder.glob("*-judges.json")):
+        for trial in read_json(file)["trials"]:
+            name = file.stem.removesuffix("-judges") + trial["prefix"].removeprefix("judged")
+            every.setdefault(name, []).append(trial)
+    if not every:
+        return ["Not measured yet."]
+    lines = [
+        f"| data set | seed | {' | '.join(WAYS)} | the prompt adds |",
+        f"| --- | ---: |{' ---: |' * (len(WAYS) + 1)}",
+    ]
+    for name, trials in every.items():
+        for trial in trials:
+            gains = [f"{_signed(trial[w]['gain'], 4)} ± {trial[w]['error']:.4f}" for w in WAYS]
+            cells = [name, str(trial["seed"]), *gains, _signed(_added(trial), 2)]
+            lines.append(f"| {' | '.join(cells)} |")
+    rules: dict[str, Callable[[Mapping[str, Any]], bool]] = {
+        "kept always": lambda trial: True,
+        f"{WAYS[0]}, gain above 0": lambda trial: trial[WAYS[0]]["gain"] > 0,
+        f"{WAYS[2]}, above 0": lambda trial: trial[WAYS[2]]["gain"] > 0,
+        f"{WAYS[2]}, above two errors": lambda trial: (
+            trial[WAYS[2]]["gain"] > 2 * trial[WAYS[2]]["error"]
+        ),
+    }
+    lines += [
+        "",
+        "Mean points over no prompt if each rule is followed:",
+        "",
+        f"| data set | seeds | {' | '.join(rules)} |",
+        f"| --- | ---: |{' ---: |' * len(rules)}",
+    ]
+    for name, trials in every.items():
+        means = [
+            sum(_added(trial) for trial in trials if keeps(trial)) / len(trials)
+            for keeps in rules.values()
+        ]
+        cells = [name, str(len(trials)), *(_signed(mean, 2) for mean in means)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _added(trial: Mapping[str, Any]) -> float:
+    return 100 * float(trial["prompt"]["accuracy"] - trial["none"]["accuracy"])
+
+
+def _signed(value: float, digits: int) -> str:
+    return f"{round(value, digits) + 0:+.{digits}f}".replace("-", "−")
 
 
 def ideas(folder: Path) -> list[str]:

@@ -50,9 +50,8 @@ READING = (
     "frozen model; training it on the few classes of a first task wins little of that back, and "
     "little on Omniglot. On the whole of CLINC150 the layers give all that is gained. On "
     "CIFAR-100 training gives more than a random prefix costs, but from ten classes too little to "
-    "part the prompt from no prompt. From a first task of fifty the two are parted; "
-    '`prompt="auto"` refuses the prompt there with each seed, so what held-out rows of the first '
-    "task say of it does not hold for the stream.",
+    'part the prompt from no prompt, and `prompt="auto"` refuses it with two of three seeds. From '
+    "a first task of fifty the two are parted, and it keeps the prompt with each seed.",
     "- More classes for the prompt do not make up for it: the joint prefix sees all tasks at once, "
     "and is behind the ridge without a prompt wherever it was run. But its own head is linear and "
     "trained by gradients, so this compares two heads as well.",

@@ -61,6 +61,12 @@ PREFIXES: dict[str, dict[str, Any]] = {
     "16 epochs": {"epochs": 16},
     "auto": {"prompt": "auto", "projection": 4000},
 }
+# For benchmarks.prompt_ridge_judges: trained on four fifths of the first task's rows, as "auto" is,
+# and kept whatever "auto" says of it.
+JUDGED: dict[str, dict[str, Any]] = {
+    "judged": {"prompt": "auto", "projection": 4000, "keep": True},
+    "judged, 3 epochs": {"prompt": "auto", "projection": 4000, "keep": True, "epochs": 3},
+}
 HEAD: dict[str, Any] = {"layers": 0.5, "kind": "cosine", "gamma": 0.7, "projection": 4000}
 RIDGES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 2e-3, 3e-3, 1e-2, 3e-2)
 HEADS: list[dict[str, Any]] = [
@@ -92,9 +98,9 @@ class Features:
 
     def get(self, prefix: str, seed: int) -> dict[str, Any]:
         """Return states [n L+1 poolings D] with their labels, from the folder or anew."""
-        path = self.folder / f"{prefix.replace(' ', '-')}-{seed}.npz"
+        path = self.folder / f"{prefix.replace(', ', ' ').replace(' ', '-')}-{seed}.npz"
         if not path.is_file():
-            made = self._make(PREFIXES[prefix], seed)
+            made = self._make((PREFIXES | JUDGED)[prefix], seed)
             path.parent.mkdir(parents=True, exist_ok=True)
             np.savez(path, **made)
         with np.load(path) as file:
@@ -102,6 +108,7 @@ class Features:
 
     def _make(self, options: dict[str, Any], seed: int) -> dict[str, Any]:
         options = {"prompt": "trained", "projection": 16, **options}
+        keep = options.pop("keep", False)
         train = {key: options.pop(key) for key in ("lr", "epochs") if key in options}
         started = time.perf_counter()
         with seeded(seed, "build"):
@@ -114,7 +121,7 @@ class Features:
         if options["prompt"] == "auto":
             decision = model.rules[0].decisions[0]
             made["decision"] = np.array([decision["gain"], decision["error"], decision["prompt"]])
-            if not decision["prompt"]:
+            if not decision["prompt"] and not keep:
                 prompts = None
         for split in ("train", "validation"):
             rows = [getattr(task, split) for task in self.stream]

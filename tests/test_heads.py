@@ -12,7 +12,7 @@ from sklearn.linear_model import Ridge
 
 from cpool.errors import ConfigError, DataError, StateError
 from cpool.heads import LinearHead, PrototypeHead
-from cpool.ridge import RIDGES, RidgeHead, choose_ridge, solve_dual, solve_primal
+from cpool.ridge import RIDGES, RidgeHead, choose_ridge, leave_one_out, solve_dual, solve_primal
 
 
 def test_a_linear_head_grows_by_the_new_classes_only():
@@ -157,6 +157,44 @@ def test_the_ridge_search_is_the_same_by_eigenvectors_and_by_cholesky():
     large = slice(5, None)
     assert torch.allclose(by_vectors[large], torch.stack(errors)[large], rtol=1e-4)
     assert small in RIDGES
+
+
+@pytest.mark.parametrize("width", [5, 40], ids=["more-rows", "more-features"])
+def test_leaving_one_out_is_a_fit_without_each_row(width):
+    torch.manual_seed(0)
+    z = torch.randn(12, width).double()
+    y = torch.nn.functional.one_hot(torch.arange(12) % 3).double()
+    candidates, by_ridge = (1e-3, 0.1, 1.0, 30.0), []
+    for ridge in candidates:
+        scale = ridge * float((z.T @ z).diagonal().mean())
+        left = torch.stack(
+            [
+                y[i] - z[i] @ solve_primal(o.T @ o, o.T @ _without(y, i), scale)
+                for i, o in ((i, _without(z, i)) for i in range(12))
+            ]
+        )
+        by_ridge.append(left)
+    chosen, residuals = leave_one_out(z, y, candidates)
+    sums = [float(left.square().sum()) for left in by_ridge]
+    assert chosen == candidates[sums.index(min(sums))]
+    assert sums.index(min(sums)) > 0, "the smallest λ is not always the best"
+    assert torch.allclose(residuals, by_ridge[candidates.index(chosen)], atol=1e-10)
+
+
+def _without(rows: torch.Tensor, i: int) -> torch.Tensor:
+    return rows[torch.arange(len(rows)) != i]
+
+
+def test_a_ridge_head_says_the_error_of_each_sample_left_out_and_learns_nothing():
+    head = RidgeHead(6, projection=20, ridge=0.5, seed=3)
+    x, labels = torch.randn(8, 6), torch.tensor([7, 4] * 4)
+    before = {name: value.clone() for name, value in head.state_dict().items()}
+    errors = head.left_out(x, labels)
+    z = torch.relu(x @ head.expand.matrix).double()
+    _, residuals = leave_one_out(z, torch.eye(2)[(labels == 7).long()].double())
+    assert torch.allclose(errors, residuals.square().sum(dim=1), atol=1e-6)
+    assert head.classes == []
+    assert all(torch.equal(value, before[name]) for name, value in head.state_dict().items())
 
 
 def test_ridge_changes_from_rows_to_gram_without_a_jump():

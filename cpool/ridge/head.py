@@ -14,7 +14,14 @@ from cpool.heads import Head, check_finite
 from cpool.ridge.exact import forget_task, merge_heads
 from cpool.ridge.expansion import Kind, RandomFeatures
 from cpool.ridge.kept import KeptTasks
-from cpool.ridge.solve import RELATIVE_RIDGES, RIDGES, choose_ridge, solve_dual, solve_primal
+from cpool.ridge.solve import (
+    RELATIVE_RIDGES,
+    RIDGES,
+    choose_ridge,
+    leave_one_out,
+    solve_dual,
+    solve_primal,
+)
 
 __all__ = ["RidgeHead"]
 
@@ -97,6 +104,23 @@ class RidgeHead(Head):
             self.kept.add(rows, labels)
         self.add(rows, columns)
         self.solve()
+
+    def left_out(
+        self, features: Float[Tensor, "n F"], labels: Int[Tensor, " n"]
+    ) -> Float[Tensor, " n"]:
+        """Return the squared error of each sample under a head fitted on the other samples.
+
+        `‖yᵢ − ŷᵢ‖²`, with the λ that is best for these samples, whatever the head's own; nothing
+        is learned. It takes the eigenvectors of an n × n matrix.
+
+        Raises:
+            DataError: features that are not finite.
+        """
+        check_finite(features)
+        rows = self.expand(features).to(self.get_buffer("rows").dtype)
+        _, columns = torch.unique(labels.to(rows.device), return_inverse=True)
+        _, residuals = leave_one_out(rows, F.one_hot(columns).to(rows))
+        return residuals.square().sum(dim=1)
 
     def add(self, rows: Float[Tensor, "n M"], columns: Int[Tensor, " n"]) -> None:
         """Add rows of random features to the statistics."""

@@ -8,7 +8,14 @@ from torch import Tensor
 
 from cpool.errors import DataError
 
-__all__ = ["RELATIVE_RIDGES", "RIDGES", "choose_ridge", "solve_dual", "solve_primal"]
+__all__ = [
+    "RELATIVE_RIDGES",
+    "RIDGES",
+    "choose_ridge",
+    "leave_one_out",
+    "solve_dual",
+    "solve_primal",
+]
 
 RIDGES = tuple(10.0**power for power in range(-8, 9))
 # As a share of the mean of the diagonal of G, about half a decade apart.
@@ -95,3 +102,42 @@ def choose_ridge(
             errors.append((predicted - targets[cut:]).square().mean())
     error = torch.stack(errors)
     return ridges[int(error.argmin())], error
+
+
+def leave_one_out(
+    rows: Float[Tensor, "n M"],
+    targets: Float[Tensor, "n C"],
+    ridges: tuple[float, ...] = RELATIVE_RIDGES,
+) -> tuple[float, Float[Tensor, "n C"]]:
+    """Return what is left of each row's targets by a ridge fitted on the other rows.
+
+    With `A = (Z Zᵀ + λI)⁻¹` the residuals are `(A Y)ᵢ / Aᵢᵢ`, without a fit for each row (Allen,
+    *The relationship between variable selection and data augmentation*, Technometrics 1974). λ is
+    the one of the smallest sum of squares.
+
+    Args:
+        rows: Z.
+        targets: Y, one-hot.
+        ridges: candidates, as shares of the mean of the diagonal of `ZᵀZ`.
+
+    Returns:
+        The λ chosen, as a share, and the residuals.
+
+    >>> z, y = torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [3.0]])
+    >>> leave_one_out(z, y, (0.2,))  # λ = 1: from the second row alone w = 6/5, from the first 1/2
+    (0.2, tensor([[-0.2000],
+            [ 2.0000]]))
+    """
+    values, vectors = torch.linalg.eigh(rows @ rows.T)
+    rotated = vectors.T @ targets
+    scale = float(rows.square().sum() / rows.shape[1])
+    best: tuple[float, float, Tensor] | None = None
+    for ridge in ridges:
+        inverse = 1 / (values.clamp_min(0) + ridge * scale)
+        diagonal = vectors.square() @ inverse
+        residuals = (vectors @ (inverse[:, None] * rotated)) / diagonal[:, None]
+        error = float(residuals.square().sum())
+        if best is None or error < best[0]:
+            best = error, ridge, residuals
+    assert best is not None
+    return best[1], best[2]

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from benchmarks import prompt_ridge_page as page
-from benchmarks.prompt_ridge_log import defaults, ideas
+from benchmarks.prompt_ridge_judges import WAYS
+from benchmarks.prompt_ridge_log import defaults, ideas, judges
 from benchmarks.prompt_ridge_reading import ASKED, differences, not_run, why
 from benchmarks.prompt_ridge_rows import Experiment, paragraph
 from benchmarks.tables import RESULTS
@@ -126,7 +127,12 @@ def test_a_refused_prompt_is_no_trained_prefix() -> None:
 def test_a_row_that_keeps_its_prefix_is_picked_up_when_it_is_there() -> None:
     found = with_default([BARE, BARE, KEPT], prompt_ridge__trained=[53.0] * 3)
     assert cells(page.gains({found.name: found}))[0][3] == "+3.00 ± 0.00"
-    assert cells(page.targets({found.name: found}))[0][1] == "`prompt_ridge trained`: +3.00 ± 0.00"
+    measured, met = cells(page.targets({found.name: found}))[0][1:]
+    assert measured == (
+        "`prompt_ridge`: +2.00 ± 3.46, its prompt refused with 2 of 3 seeds; "
+        "`prompt_ridge trained`: +3.00 ± 0.00"
+    )
+    assert met == "yes", "the default meets it"
     for run in found.runs:  # as good with a prefix as without: who can tell which it is?
         run["accuracy_matrix"] = BARE
     assert found.refused() == []
@@ -186,7 +192,7 @@ def test_what_is_said_of_the_search_is_in_its_log() -> None:
     assert {trial["seed"] for trial in logs["cifar100"]} == {0, 1}
     assert "seeds 0, 1; no other length" in said
     assert "64.90 %, where the trained prefix had 65.45 % and no prefix 64.50 %" in said
-    assert "no search chose this default" in said
+    assert "No trial of this log speaks" in said
 
 
 def test_a_trial_that_speaks_for_the_default_is_not_denied(tmp_path) -> None:
@@ -196,7 +202,45 @@ def test_a_trial_that_speaks_for_the_default_is_not_denied(tmp_path) -> None:
             if trial["prefix"] == "auto":
                 trial["by_ridge"]["0.003"]["accuracy"] = 0.7
         write_json(tmp_path / f"{name}.json", log)
-    assert "no search chose" not in " ".join(defaults(tmp_path))
+    assert "No trial of this log" not in " ".join(defaults(tmp_path))
+
+
+def judged(seed: int, gain: float, added: float, prefix: str = "judged") -> dict[str, Any]:
+    """Return a trial whose last way sees `gain` ± 0.1, and the others what is wrong."""
+    way = {"gain": -gain, "error": 0.1}
+    return {
+        "prefix": prefix,
+        "seed": seed,
+        **dict.fromkeys(WAYS[:2], way),
+        WAYS[2]: {"gain": gain, "error": 0.1},
+        "none": {"accuracy": 0.5},
+        "prompt": {"accuracy": 0.5 + added / 100},
+    }
+
+
+def test_what_a_rule_gives_counts_the_prompts_that_it_keeps(tmp_path) -> None:
+    assert judges(tmp_path) == ["Not measured yet."]
+    trials = [judged(0, 0.3, 2.0), judged(1, 0.15, -1.0), judged(2, -0.2, -4.0)]
+    write_json(tmp_path / "some-judges.json", {"trials": trials})
+    lines = judges(tmp_path)
+    assert (
+        lines[2] == "| some | 0 | −0.3000 ± 0.1000 | −0.3000 ± 0.1000 | +0.3000 ± 0.1000 | +2.00 |"
+    )
+    # always (2 − 1 − 4) / 3; by the trained rows the third alone; above 0 two; by two errors one
+    assert lines[-1] == "| some | 3 | −1.00 | −1.33 | +0.33 | +0.67 |"
+
+
+def test_the_rule_is_ahead_of_the_one_before_on_the_rows_it_was_chosen_on() -> None:
+    rows = [[float(c.replace("−", "-")) for c in line.split("|")[3:-1]] for line in means(LOGS)]
+    assert len(rows) >= 4
+    always, before, above_0, two_errors = (sum(column) for column in zip(*rows, strict=True))
+    assert two_errors > before + 1
+    assert max(abs(two_errors - other) for other in (always, above_0)) < 0.2, "not parted"
+
+
+def means(folder) -> list[str]:
+    lines = judges(folder)
+    return lines[lines.index("Mean points over no prompt if each rule is followed:") + 4 :]
 
 
 def test_each_column_of_ideas_says_how_many_seeds_it_has() -> None:
@@ -245,6 +289,14 @@ def test_the_reading_is_what_the_results_say() -> None:
     assert gain is not None and gain.deviation is not None
     assert mean(cifar.name, prompt, random) > -mean(cifar.name, random, none) > 0
     assert gain.mean < 2.5 * gain.deviation  # what a paired t test of three seeds would ask
+    assert len(cifar.refused()) == 2
+    base = found["prompt-ridge-cifar100-base50"]
+    assert mean(base.name, base.trained() or "", none) > gain.mean
+    for label in (page.OURS, base.trained()):
+        gain = base.gain(label, none)
+        assert gain is not None and gain.deviation is not None
+        assert gain.mean > 2.5 * gain.deviation
+    assert base.default() == page.OURS and not base.refused()
     joint = [e.gain(page.PROMPT, none) for e in page.asked(found).values()]
     assert all(gain.mean < 0 for gain in joint if gain is not None)
 

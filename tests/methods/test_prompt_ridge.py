@@ -227,42 +227,65 @@ def test_a_prompt_that_does_not_pay_leaves_the_frozen_models_own_features(domain
     assert np.array_equal(loaded.predict_proba(x), auto.predict_proba(x))
 
 
-def test_a_prompt_that_pays_stays_and_the_decision_is_that_of_the_equation():
-    tasks = conflicting(False)
-    model = PromptRidge(projection=20, length=2, seed=3).build(tiny.backbone("vit"))
-    learner = Learner(model, seed=0, epochs=20, lr=0.03, device="cpu", quiet=True)
-    seen = {}
-    rule = model.rules[0]
+def judged_first_task(epochs: int, lr: float):
+    """Learn one task with `prompt="auto"`; return the learner and the rows it was judged on."""
+    model = PromptRidge(projection=20, length=4, seed=3).build(tiny.backbone("vit"))
+    learner = Learner(model, seed=0, epochs=epochs, lr=lr, device="cpu", quiet=True)
+    rule, seen = model.rules[0], {}
     judge = rule.judge
 
     def keep(model, trained, held, task):
-        seen["parts"] = list(trained), list(held)
-        judge(model, trained, held, task)
+        seen["held"] = list(held)
+        judge(model, refusing(), seen["held"], task)
 
     rule.judge = keep
-    learner.fit_task(tasks[0])
-    head = model.head.lasting.expert(0)
+    learner.fit_task(conflicting(False)[0])
+    parts = seen["held"]
+    return learner, {k: torch.cat([b[k] for b in parts]) for k in ("pixel_values", "labels")}
+
+
+def refusing():
+    """Rows that may not be read."""
+    raise AssertionError("a prompt is not judged on rows that it was trained on")
+    yield
+
+
+def left_out_naively(x, y):
+    """Return squared errors: a fit for every row and λ, without that row; the best λ's."""
+    by_ridge = []
+    for power in range(-12, 3):
+        # λ as a share of the mean diagonal of all rows' ZᵀZ, as it is when one row is left out.
+        scale = round(10 ** (power / 2), 8) * np.mean((x**2).sum(axis=0))
+        errors = []
+        for i in range(len(x)):
+            others = np.arange(len(x)) != i
+            gram = x[others].T @ x[others] + scale * np.eye(x.shape[1])
+            weight = np.linalg.solve(gram, x[others].T @ y[others])
+            errors.append(((x[i] @ weight - y[i]) ** 2).sum())
+        by_ridge.append(np.array(errors))
+    return min(by_ridge, key=np.sum)
+
+
+@pytest.mark.parametrize(("epochs", "lr", "kept"), [(60, 0.1, True), (5, 0.03, False)])
+def test_a_prompt_stays_that_surely_pays_and_the_decision_is_that_of_the_equation(epochs, lr, kept):
+    learner, held = judged_first_task(epochs, lr)
+    model = learner.model
+    head, whole = model.head.lasting.expert(0), model.prompter
     errors = {}
-    whole = model.prompter
+    model.prompter.branches["session"].policy.bare = ()  # to see what was compared
     for name, prompter in (("prompted", whole), ("frozen", None)):
-        x, y = [], []
-        for part in seen["parts"]:
-            rows = {k: torch.cat([b[k] for b in part]) for k in ("pixel_values", "labels")}
-            model.prompter = prompter
-            z = phi(model, {"pixel_values": rows["pixel_values"]})
-            offset = head.expand.offset.double().numpy()
-            x.append(np.cos(z @ head.expand.matrix.double().numpy() + offset))
-            y.append(np.eye(4)[rows["labels"]])
-        scale = 3e-3 * np.mean((x[0] ** 2).sum(axis=0))
-        weight = np.linalg.solve(x[0].T @ x[0] + scale * np.eye(20), x[0].T @ y[0])
-        errors[name] = ((x[1] @ weight - y[1]) ** 2).sum(axis=1)
+        model.prompter = prompter
+        z = phi(model, {"pixel_values": held["pixel_values"]})
+        offset = head.expand.offset.double().numpy()
+        x = np.cos(z @ head.expand.matrix.double().numpy() + offset)
+        errors[name] = left_out_naively(x, np.eye(4)[held["labels"]])
     model.prompter = whole
     gain = errors["frozen"] - errors["prompted"]
-    decision = rule.decisions[0]
+    decision = model.rules[0].decisions[0]
     assert decision["gain"] == pytest.approx(gain.mean(), rel=1e-3, abs=1e-6)
     assert decision["error"] == pytest.approx(gain.std(ddof=1) / math.sqrt(16), rel=1e-3)
-    assert decision["prompt"] == (gain.mean() > 0)
-    assert decision["prompt"], "this prompt pays"
+    assert decision["prompt"] is kept
+    assert (gain.mean() > 2 * decision["error"]) == kept
 
 
 def test_a_candidate_is_judged_on_rows_that_it_was_not_trained_on(monkeypatch):
@@ -485,7 +508,7 @@ def test_a_first_task_of_few_rows_is_saved_and_loaded(tmp_path):
     learner = Learner(model, epochs=1, device="cpu", quiet=True)
     learner.fit_task((x, y))
     (decision,) = learner.model.rules[0].decisions
-    assert decision["error"] is None and isinstance(decision["prompt"], bool)
+    assert decision["error"] is None and decision["prompt"] is False
     learner.save(tmp_path)
     again = Learner.load(tmp_path, tiny.backbone("vit"), device="cpu", quiet=True)
     assert np.array_equal(again.predict_proba(x), learner.predict_proba(x))
