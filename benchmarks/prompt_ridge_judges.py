@@ -2,7 +2,7 @@
 
     python -m benchmarks.prompt_ridge_judges clinc150
     python -m benchmarks.prompt_ridge_judges cifar100
-    python -m benchmarks.prompt_ridge_judges cifar100-base50 --prefix "judged, 3 epochs"
+    python -m benchmarks.prompt_ridge_judges cifar100-base50 --prefix "judged, 3 epochs" --seeds 2
     python -m benchmarks.prompt_ridge_judges clinc150-few --seeds 6        20 rows a class
     python -m benchmarks.prompt_ridge_judges cifar100-few --seeds 6
                             write benchmarks/results/prompt-ridge-search/<data set>-judges.json
@@ -107,7 +107,7 @@ def gain(bare: Tensor, prompted: Tensor) -> dict[str, float]:
 
 
 def trial(bare: dict[str, Any], prompted: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Judge a prompt in both ways, and say what it does to the whole stream."""
+    """Judge a prompt in all three ways, and say what it does to the whole stream."""
     pairs = [features(data, seed) for data in (bare, prompted)]
     fit, held = (torch.from_numpy(part) for part in split_rows(len(pairs[0][0]), 0.2, seed, 0))
     trained = [errors_of_trained(z, y, fit, held) for z, y in pairs]
@@ -116,9 +116,7 @@ def trial(bare: dict[str, Any], prompted: dict[str, Any], seed: int) -> dict[str
     whole = [accuracies(data, DEFAULT, seed)[RIDGE] for data in (bare, prompted)]
     return {
         "held_out": len(held),
-        "trained rows": gain(*trained),
-        "left out": gain(*left_out),
-        "left out, best λ": gain(*best),
+        **{way: gain(*errors) for way, errors in zip(WAYS, (trained, left_out, best), strict=True)},
         "none": whole[0],
         "prompt": whole[1],
     }
