@@ -94,17 +94,20 @@ def why(found: Mapping[str, Experiment], folder: Path) -> list[str]:
 
 
 def _queries(few: Experiment, whole: Experiment) -> str:
-    lower, higher = (few.choice(label, "ridge") for label in (NONE, ONE_LAYER))
     return (
         f"- **{FEW}**, 20 queries an intent: `ranpac` leads with {said(few.stat('ranpac'))}. The "
-        f"ridge without a prompt is {points(few, ONE_LAYER, 'ranpac')} from it on the last layer, "
-        f"with λ = {higher:g}, and {points(few, NONE, 'ranpac')} on all layers, with λ = {lower:g}."
-        f" The search chose {lower:g} of three values that were equally good on the first three "
-        "tasks, since the first of the list wins. With all queries, and λ = "
-        f"{whole.choice(NONE, 'ridge'):g} for both ({WHOLE}), the last layer is "
-        f"{points(whole, ONE_LAYER, 'ranpac')} from RanPAC, all layers are "
-        f"{points(whole, NONE, 'ranpac')}."
+        f"ridge without a prompt is {points(few, ONE_LAYER, 'ranpac')} from it on the last layer "
+        f"and {points(few, NONE, 'ranpac')} on all layers, {_penalty(few)}. With all queries "
+        f"({WHOLE}), {_penalty(whole)}, the last layer is {points(whole, ONE_LAYER, 'ranpac')} "
+        f"from RanPAC, all layers are {points(whole, NONE, 'ranpac')}."
     )
+
+
+def _penalty(experiment: Experiment) -> str:
+    ridges = {experiment.choice(label, "ridge") for label in (NONE, ONE_LAYER)}
+    if ridges == {"left_out"}:
+        return "λ chosen by rows left out"
+    return f"with λ = {' and '.join(sorted(map(str, ridges)))}"
 
 
 def _validation(trials: Sequence[Mapping[str, Any]]) -> str:
@@ -140,8 +143,9 @@ def _images(images: Experiment) -> str:
 def _letters(letters: Experiment) -> str:
     return (
         f"- **{OMNIGLOT}**, 5 classes of 9 drawings in the first task: the default is "
-        f"{points(letters, letters.default(), NONE)} from no prompt. Training gives a prefix "
-        f"{points(letters, letters.trained(), RANDOM)} over a random one with the same λ."
+        f"{points(letters, letters.default(), NONE)} from no prompt, a trained prefix "
+        f"{points(letters, letters.trained(), NONE)}, a random one "
+        f"{points(letters, RANDOM, NONE)}. The layers give {points(letters, NONE, ONE_LAYER)}."
     )
 
 

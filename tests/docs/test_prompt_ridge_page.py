@@ -6,7 +6,8 @@ import pytest
 
 from benchmarks import prompt_ridge_page as page
 from benchmarks.prompt_ridge_judges import WAYS
-from benchmarks.prompt_ridge_log import defaults, ideas, judges
+from benchmarks.prompt_ridge_log import defaults, ideas, judges, penalties
+from benchmarks.prompt_ridge_penalties import WAYS as PENALTIES
 from benchmarks.prompt_ridge_reading import ASKED, differences, not_run, why
 from benchmarks.prompt_ridge_rows import Experiment, paragraph
 from benchmarks.tables import RESULTS
@@ -241,6 +242,44 @@ def test_the_rule_is_ahead_of_the_one_before_on_the_rows_it_was_chosen_on() -> N
 def means(folder) -> list[str]:
     lines = judges(folder)
     return lines[lines.index("Mean points over no prompt if each rule is followed:") + 4 :]
+
+
+def test_what_each_way_to_choose_a_penalty_gives_is_the_mean_over_seeds(tmp_path) -> None:
+    assert penalties(tmp_path) == ["Not measured yet."]
+    trials = [
+        {"way": way, "seed": seed, "accuracies": accuracies}
+        for way, seed, accuracies in [
+            ("0.003", 0, [0.8, 0.6]),
+            ("0.003", 1, [1.0, 0.7]),
+            ("left out", 0, [0.9, 0.8]),
+        ]
+    ]
+    write_json(tmp_path / "some-penalties.json", {"trials": trials})
+    assert penalties(tmp_path)[2] == "| some | 2 | 65.00 / 77.50 | – | – | 80.00 / 85.00 |"
+
+
+def test_the_default_penalty_is_the_best_on_the_rows_it_was_chosen_on() -> None:
+    rows = {line.split("|")[1].strip(): line.split("|")[3:-1] for line in penalties(LOGS)[2:]}
+    assert {"clinc150", "clinc150-few", "cifar100", "cifar100-few", "cifar100-base50"} == set(rows)
+
+    def last(name: str, way: str) -> float:
+        return float(rows[name][list(PENALTIES).index(way)].split("/")[0])
+
+    for name in rows:
+        assert last(name, "left out") > last(name, "0.003") - 0.15
+        assert last(name, "newest task") < last(name, "left out") - 2
+    assert last("cifar100-few", "left out") > last("cifar100-few", "0.003") + 1
+    squares = [name for name in rows if name.endswith("-few")]
+    assert all(last(n, "left out, squared error") < last(n, "left out") for n in squares)
+
+
+def test_experiments_of_an_older_penalty_are_named() -> None:
+    found = with_default([KEPT, KEPT, KEPT])
+    (said,) = page.older({found.name: found})
+    assert found.name in said
+    for run in found.runs:
+        run["hyper_parameters"]["ridge"] = "left_out"
+    assert page.older({found.name: found}) == []
 
 
 def test_each_column_of_ideas_says_how_many_seeds_it_has() -> None:

@@ -481,7 +481,7 @@ def test_what_cannot_be_exact_is_refused_with_the_reason():
         forget(forgettable.model, 7)
     with pytest.raises(PoolError, match="other prompts"):
         merge(learner.model, learned("vit", seed=1).model)
-    with pytest.raises(StateError, match="fixed ridge"):
+    with pytest.raises(StateError, match="depends on no order"):
         forget(learned("vit", forgettable=True, ridge="auto").model, 1)
     with pytest.raises(StateError, match="method prompt_ridge and ncm"):
         merge(learner.model, NCM().build(tiny.backbone("vit")))
