@@ -107,8 +107,8 @@ of the diagonal of G,
 Accuracy in % after the last task / mean over tasks, each over all classes so far, mean over seeds;
 *few* are 20 rows a class. Made by `python -m benchmarks.prompt_ridge_penalties`. A fixed λ is right
 where rows are many, and costs points where they are few; the λ of the smallest squared error is
-larger than the one with which most rows are right. Which rows are left out depends on the rows alone
-and on no order, so models that learned apart still merge exactly.
+larger than the one with which most rows are right. Which rows are left out depends on the rows
+alone and on no order, so models that learned apart still merge exactly.
 """
 
 PARTS = (
