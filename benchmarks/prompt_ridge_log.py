@@ -1,15 +1,16 @@
-"""What the logs of PromptRidge's search hold: the defaults, how prompts are judged, the ideas."""
+"""What the logs of PromptRidge's search hold: its defaults, its judgements, λ, the ideas."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.prompt_ridge_judges import WAYS
+from benchmarks.prompt_ridge_penalties import WAYS as PENALTIES
 from benchmarks.prompt_ridge_rows import paragraph, said
 from cpool._io import read_json
 from cpool.report.results import Stat
 
-__all__ = ["defaults", "ideas", "judges"]
+__all__ = ["defaults", "ideas", "judges", "penalties"]
 
 NAMES = {"clinc150": "CLINC150", "cifar100": "CIFAR-100-small"}
 USUAL = ("trained", "random", "none")
@@ -131,6 +132,31 @@ def _added(trial: Mapping[str, Any]) -> float:
 
 def _signed(value: float, digits: int) -> str:
     return f"{round(value, digits) + 0:+.{digits}f}".replace("-", "−")
+
+
+def penalties(folder: Path) -> list[str]:
+    """Return the accuracies with each way to choose λ, after the last task and over all tasks."""
+    files = sorted(folder.glob("*-penalties.json"))
+    logs = {file.stem.removesuffix("-penalties"): read_json(file)["trials"] for file in files}
+    if not logs:
+        return ["Not measured yet."]
+    lines = [
+        f"| data set | seeds | {' | '.join(PENALTIES)} |",
+        f"| --- | ---: |{' ---: |' * len(PENALTIES)}",
+    ]
+    for name, trials in logs.items():
+        seeds = {trial["seed"] for trial in trials}
+        cells = [_accuracies([t for t in trials if t["way"] == way]) for way in PENALTIES]
+        lines.append(f"| {name} | {len(seeds)} | {' | '.join(cells)} |")
+    return lines
+
+
+def _accuracies(trials: Trials) -> str:
+    if not trials:
+        return "–"
+    last = [trial["accuracies"][-1] for trial in trials]
+    every = [sum(trial["accuracies"]) / len(trial["accuracies"]) for trial in trials]
+    return " / ".join(f"{100 * sum(values) / len(values):.2f}" for values in (last, every))
 
 
 def ideas(folder: Path) -> list[str]:

@@ -1,12 +1,12 @@
-"""Measure rows of committed results anew, where what one method does has changed, and no others.
+"""Measure rows of committed results anew, or rows that they lack, and no others.
 
     python -m benchmarks.row_again omniglot50 prompt_ridge       an experiment, and labels of it
 
 The experiment is run with these rows alone, their search included, on one thread, in
-runs/rows/<experiment>; then their runs and trials take the place of those in benchmarks/results,
-and the pages are made. What the file says of these rows and of what all share must be what the
-results were measured with, or nothing is done: other rows would have to be measured again, too. The
-machine and the clock of the results stay those of the other rows; each run has the pace of the
+runs/rows/<experiment>; then their runs, trials and settings take the place of those in
+benchmarks/results, and the pages are made. What the file says of what all rows share must be what
+the results were measured with, or nothing is done: other rows would have to be measured again, too.
+The machine and the clock of the results stay those of the other rows; each run has the pace of the
 frozen model in its own process.
 """
 
@@ -48,21 +48,34 @@ def only(config: dict[str, Any], labels: list[str]) -> dict[str, Any]:
 
 
 def replaced(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """Return results whose rows are those of `new` where it has them; each keeps its place."""
+    """Return results with the rows of `new`: each in the place it had, those of no place last."""
     wrong = [key for key in SAME if old.get(key) != new.get(key)]
     fresh = {(run["label"], run["seed"]): run for run in new["runs"]}
-    missing = set(fresh) - {(run["label"], run["seed"]) for run in old["runs"]}
-    if wrong or missing or not new["complete"]:
-        what = ", ".join(wrong) or f"runs: {sorted(missing)}" if wrong or missing else "not whole"
+    seeds = {run["seed"] for run in old["runs"]}
+    other = {run["seed"] for run in new["runs"]} ^ seeds
+    if wrong or other or not new["complete"]:
+        what = ", ".join(wrong) or (f"seeds {sorted(other)}" if other else "not whole")
         raise SystemExit(f"the rows cannot be put among the others: {what}")
-    return {**old, "runs": [fresh.get((r["label"], r["seed"]), r) for r in old["runs"]]}
+    runs = [fresh.pop((run["label"], run["seed"]), run) for run in old["runs"]]
+    return {**old, "runs": [*runs, *fresh.values()]}
 
 
-def replaced_trials(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """Return a search whose trials of the rows in `new` are those of `new`."""
-    labels = {trial["label"] for trial in new["trials"]}
+def replaced_trials(old: dict[str, Any], new: dict[str, Any], labels: list[str]) -> dict[str, Any]:
+    """Return a search whose trials of the rows `labels` are those of `new`, maybe none."""
     kept = [trial for trial in old["trials"] if trial["label"] not in labels]
     return {**old, "trials": [*kept, *new["trials"]]}
+
+
+def replaced_rows(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Return an experiment with the rows of `new`, in the places that they had, or last.
+
+    >>> rows = [{"label": "ncm"}, {"label": "l2p", "top_k": 2}]
+    >>> replaced_rows({"method": rows[::-1]}, {"method": [{"label": "l2p"}, {"label": "ewc"}]})
+    {'method': [{'label': 'l2p'}, {'label': 'ncm'}, {'label': 'ewc'}]}
+    """
+    fresh = {row["label"]: row for row in new["method"]}
+    rows = [fresh.pop(row["label"], row) for row in old["method"]]
+    return {**old, "method": [*rows, *fresh.values()]}
 
 
 def measure(name: str, labels: list[str], results: Path, work: Path) -> None:
@@ -70,24 +83,32 @@ def measure(name: str, labels: list[str], results: Path, work: Path) -> None:
     file, folder = ROOT / "benchmarks" / "experiments" / f"{name}.toml", results / name
     experiment = read_experiment(file)
     check_made(experiment)
-    asked, had = (
-        only({**e.resolved(), "threads": 1, "description": ""}, labels)
-        for e in (experiment, read_experiment(folder / "config.toml"))
-    )
-    if asked != had:
+    config = read_experiment(folder / "config.toml").resolved()
+    asked = only({**experiment.resolved(), "threads": 1, "description": ""}, labels)
+    had = only({**config, "threads": 1, "description": ""}, [])
+    if {**asked, "method": []} != had:
         raise SystemExit(f"{file} is not what {folder} was measured with: run the whole of it")
     made = work / name
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir(parents=True)
     some = {**asked, "description": experiment.description}
+    if not any("search" in row for row in some["method"]):
+        some.pop("search", None)
     write_bytes(made / f"{name}.toml", tomli_w.dumps(some).encode())
     command = [sys.executable, "-m", "cpool", "run", str(made / f"{name}.toml")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([*command, "--out", str(made / "run")], env=environment, check=True)
     whole = replaced(read_json(folder / "results.json"), load_results(made / "run"))
     if experiment.search is not None:
-        parts = [read_json(f / "search.json") for f in (folder, made / "run")]
-        write_json(folder / "search.json", replaced_trials(*parts))
+        new = made / "run" / "search.json"
+        trials = read_json(new) if new.is_file() else {"trials": []}  # none of them searches
+        whole_search = replaced_trials(read_json(folder / "search.json"), trials, labels)
+        write_json(folder / "search.json", whole_search)
+    for record in (config, whole):  # a row that was left out for some reason is there now
+        reasons = record.pop("not_run", None) or {}
+        record["not_run"] = {k: why for k, why in reasons.items() if k not in labels}
+    rows = replaced_rows(config, read_experiment(made / "run" / "config.toml").resolved())
+    write_bytes(folder / "config.toml", tomli_w.dumps(rows).encode())
     write_json(folder / "results.json", whole)
     write_bytes(folder / "table.md", (results_markdown(whole) + "\n").encode())
 

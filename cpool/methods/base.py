@@ -90,7 +90,7 @@ class Method(ABC):
         self.need(right, key, f"with {least}{free and ','}{free}")
 
     def need_ridge(self) -> None:
-        """Raise ConfigError unless `ridge` is a penalty, or "auto"."""
+        """Raise ConfigError unless `ridge` is a penalty, or a way to choose one."""
         ridge = vars(self)["ridge"]
-        right = ridge == "auto" or (is_number(ridge) and ridge > 0)
-        self.need(right, "ridge", 'above 0 and finite, or "auto"')
+        right = ridge in ("auto", "left_out") or (is_number(ridge) and ridge > 0)
+        self.need(right, "ridge", 'above 0 and finite, "auto" or "left_out"')

@@ -29,10 +29,12 @@ class FirstSessionPrompt(Method):
         classifier: "ncm", cosines to class means, or "ridge", ridge regression.
         length: prefix tokens a layer, on all layers.
         projection: random features of the ridge, 0 for the features themselves.
-        ridge: λ, or "auto".
+        ridge: λ; "auto", as RanPAC; or "left_out", chosen by rows left out of the fit
+            (`RidgeHead`).
         scale: of the probe's cosines.
         forgettable: of the ridge: keep each task's share of the sums, so that
-            `cpool.exact.forget` can take it out again; with a fixed λ. Class means always can.
+            `cpool.exact.forget` can take it out again; not with ridge="auto". Class means always
+            can.
     """
 
     name: ClassVar[str] = "first_session_prompt"
@@ -42,7 +44,7 @@ class FirstSessionPrompt(Method):
     classifier: Literal["ncm", "ridge"] = "ncm"
     length: int = 8
     projection: int = 0
-    ridge: float | Literal["auto"] = "auto"
+    ridge: float | Literal["auto", "left_out"] = "auto"
     scale: float = 20.0
     forgettable: bool = False
 

@@ -27,7 +27,8 @@ class PromptRidge(Method):
     φ(x): the pooled states of the last layers of one prompted pass, each of norm 1. Random
     features `z = cos(φ W + b)`; `W* = (Σ_t G_t + λ·mean(diag G) I)⁻¹ Σ_t Q_t` with `G_t = ZᵀZ`,
     `Q_t = ZᵀY`: later tasks of a domain cost one pass and no training, and tasks add up exactly.
-    The defaults were chosen on validation data (`benchmarks/prompt_ridge_search.py`).
+    The defaults were chosen on validation data (`benchmarks/prompt_ridge_search.py`, and for λ
+    `benchmarks/prompt_ridge_penalties.py`).
 
     Attributes:
         prompt: "auto", trained and kept only where it pays on held-out training rows, "trained",
@@ -38,7 +39,9 @@ class PromptRidge(Method):
         projection: M, random features.
         kind: "cosine", "orthogonal" or "relu".
         gamma: γ, the scale of W: the larger, the narrower the kernel.
-        ridge: λ as a share of the mean of the diagonal of G, or "auto".
+        ridge: λ as a share of the mean of the diagonal of G; "left_out", the share with which most
+            rows are right that were left out of the fit, asked anew with each task; or "auto", as
+            RanPAC chooses.
         seed: of the random features; drawn with the run's seed when None.
         domains: "one" slot for all tasks, one a "task", or "auto", decided on training data
             (`cpool.rules.domains`); without a prompt there is one.
@@ -55,7 +58,7 @@ class PromptRidge(Method):
     projection: int = 10_000
     kind: Kind = "cosine"
     gamma: float = 0.5
-    ridge: float | Literal["auto"] = 3e-3
+    ridge: float | Literal["auto", "left_out"] = "left_out"
     seed: int | None = None
     domains: Literal["one", "task", "auto"] = "auto"
     forgettable: bool = False

@@ -27,12 +27,13 @@ class RanPAC(Method):
 
     Attributes:
         projection: M, random features.
-        ridge: λ, or "auto".
+        ridge: λ; "auto", the paper's; or "left_out", chosen by rows left out of the fit
+            (`RidgeHead`).
         seed: of R; drawn with the run's seed when None.
         first_session: train a prefix on the first task.
         length: P, its tokens a layer.
         forgettable: keep each task's share of the sums, so that `cpool.exact.forget` can take it
-            out again; with a fixed λ.
+            out again; not with ridge="auto".
     """
 
     name: ClassVar[str] = "ranpac"
@@ -42,7 +43,7 @@ class RanPAC(Method):
     train: ClassVar[TrainSettings] = TrainSettings(lr=0.01, epochs=8, schedule="cosine")
 
     projection: int = 10_000
-    ridge: float | Literal["auto"] = "auto"
+    ridge: float | Literal["auto", "left_out"] = "auto"
     seed: int | None = None
     first_session: bool = False
     length: int = 8

@@ -19,9 +19,9 @@ class Ridge(Method):
     sequence equals joint learning; "auto" chooses λ anew on the newest task, as RanPAC does.
 
     Attributes:
-        ridge: λ, or "auto".
+        ridge: λ; "auto"; or "left_out", chosen by rows left out of the fit (`RidgeHead`).
         forgettable: keep each task's share of the sums, so that `cpool.exact.forget` can take it
-            out again; with a fixed λ.
+            out again; not with "auto".
     """
 
     name: ClassVar[str] = "ridge"
@@ -29,7 +29,7 @@ class Ridge(Method):
     prompts: ClassVar[bool] = False
     closed_form: ClassVar[bool] = True
 
-    ridge: float | Literal["auto"] = "auto"
+    ridge: float | Literal["auto", "left_out"] = "auto"
     forgettable: bool = False
 
     def __post_init__(self) -> None:

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from cpool.errors import StateError
 
@@ -35,9 +34,12 @@ def merge_heads(first: "RidgeHead", second: "RidgeHead") -> None:
             first.add(second.get_buffer("rows")[part], columns[part])
             start += size
     elif len(second.get_buffer("gram")):
-        _make_gram(first)
+        if not len(first.get_buffer("gram")):
+            first.drop_rows()
         first.get_buffer("gram").add_(second.get_buffer("gram"))
         first.get_buffer("cross").index_add_(1, place, second.get_buffer("cross"))
+        if first.sample is not None and second.sample is not None:
+            first.sample.join(second.sample)
     if first.kept is not None and second.kept is not None:
         first.kept.join(second.kept)
     if first.ridge == "auto" and second.classes:
@@ -63,9 +65,10 @@ def forget_task(head: "RidgeHead", task: int) -> None:
         )
     if head.ridge == "auto":
         raise StateError(
-            expected="a fixed ridge, so that what is left equals never having seen the task",
+            expected="a ridge that depends on no order, so that what is left equals never having "
+            "seen the task",
             got='ridge="auto", chosen on training data of single tasks',
-            remedy="Build the method with a number as ridge.",
+            remedy='Build the method with a number as ridge, or with "left_out".',
         )
     if len(head.kept) == 1:
         _empty(head)
@@ -90,6 +93,8 @@ def _empty(head: "RidgeHead") -> None:
     """Make a head that has learned nothing of one whose only task goes."""
     assert head.kept is not None
     head.kept.remove(0)
+    if head.sample is not None:
+        head.sample.clear()
     head.classes.clear()
     head.groups.clear()
     head._products, head.sizes = None, []
@@ -121,6 +126,10 @@ def _subtract(head: "RidgeHead", task: int) -> None:
         cross[:, head.classes.index(c)] -= column
     if len(head.get_buffer("gram")):
         head.get_buffer("gram").sub_(kept.gram(task))
+        if head.sample is not None:
+            head.sample.clear()
+            for other in (t for t in range(len(kept)) if t != task):
+                head.sample.add(*kept.sample(other), of=kept.count(other))
         return
     first = sum(kept.count(t) for t in range(task))
     rows, columns = head.get_buffer("rows"), head.get_buffer("row_columns")
@@ -129,15 +138,6 @@ def _subtract(head: "RidgeHead", task: int) -> None:
     head.rows, head.row_columns = rows[chosen].clone(), columns[chosen].clone()
     head._products = None
     del head.sizes[task]
-
-
-def _make_gram(head: "RidgeHead") -> None:
-    """Go over from rows to Gram matrix."""
-    rows: Tensor = head.get_buffer("rows")
-    if not len(head.get_buffer("gram")):
-        head.gram = rows.T @ rows
-        head.rows, head.row_columns = rows[:0].clone(), head.get_buffer("row_columns")[:0].clone()
-        head._products, head.sizes = None, []
 
 
 def _check_alike(first: "RidgeHead", second: "RidgeHead") -> None:

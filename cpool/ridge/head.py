@@ -14,6 +14,8 @@ from cpool.heads import Head, check_finite
 from cpool.ridge.exact import forget_task, merge_heads
 from cpool.ridge.expansion import Kind, RandomFeatures
 from cpool.ridge.kept import KeptTasks
+from cpool.ridge.left_out import FEW, SAMPLE, START, best_dual, best_primal
+from cpool.ridge.sample import RowSample, sampled
 from cpool.ridge.solve import (
     RELATIVE_RIDGES,
     RIDGES,
@@ -37,11 +39,14 @@ class RidgeHead(Head):
     Args:
         feature_size: F.
         projection: M, or None to use the features themselves.
-        ridge: λ, or "auto" to choose it on 20 % of each task's training data.
+        ridge: λ; "auto" to choose it on 20 % of each task's training data; or "left_out", the
+            share of the mean of the diagonal of G with which most rows are right that were left
+            out of the fit, over a thousand of all rows so far.
         seed: of the random features; drawn from torch's generator when None, and stored.
         kind: of the random features.
         gamma: scale of their cosines.
-        relative: whether λ is a share of the mean of the diagonal of G.
+        relative: whether a number, or what "auto" chooses, is a share of the mean of the diagonal
+            of G.
         forgettable: keep each task's share of G and Q, so that `forget` can take it out.
     """
 
@@ -52,7 +57,7 @@ class RidgeHead(Head):
         feature_size: int,
         *,
         projection: int | None = 10_000,
-        ridge: float | Literal["auto"] = "auto",
+        ridge: float | Literal["auto", "left_out"] = "auto",
         seed: int | None = None,
         kind: Kind = "relu",
         gamma: float = 1.0,
@@ -60,16 +65,23 @@ class RidgeHead(Head):
         forgettable: bool = False,
     ) -> None:
         super().__init__(feature_size)
-        wrong = ridge != "auto" if isinstance(ridge, str) else ridge <= 0
+        rules = ("auto", "left_out")
+        wrong = ridge not in rules if isinstance(ridge, str) else ridge <= 0
         if wrong:
             raise ConfigError(
-                expected='a ridge above 0, or "auto"', got=repr(ridge), remedy="Change ridge."
+                expected='a ridge above 0, "auto" or "left_out"',
+                got=repr(ridge),
+                remedy="Change ridge.",
             )
         self.expand = RandomFeatures(feature_size, projection, kind=kind, gamma=gamma, seed=seed)
-        self.ridge, self.relative, self.width = ridge, relative, self.expand.width
-        self.kept = KeptTasks(self.width) if forgettable else None
+        self.ridge, self.width = ridge, self.expand.width
+        self.relative = relative or ridge == "left_out"
+        # Needed once rows are no longer kept.
+        self.sample = RowSample(self.width, SAMPLE) if ridge == "left_out" else None
+        of_task = SAMPLE if ridge == "left_out" else 0
+        self.kept = KeptTasks(self.width, of_task) if forgettable else None
         double = torch.float64
-        start = 1.0 if ridge == "auto" else ridge
+        start = {"auto": 1.0, "left_out": START}[ridge] if isinstance(ridge, str) else ridge
         self._products: Tensor | None = None  # Z Zᵀ of the kept rows, grown with them
         self.sizes: list[int] = []  # kept rows by task
         self.register_buffer("chosen", torch.tensor(start, dtype=double))
@@ -136,10 +148,22 @@ class RidgeHead(Head):
             self.rows = torch.cat([kept, rows])
             self.row_columns = torch.cat([kept_columns, columns])
         else:
-            self._products, self.sizes = None, []
-            joined = torch.cat([kept, rows])
-            self.gram = joined.T @ joined
-            self.rows, self.row_columns = kept[:0].clone(), kept_columns[:0].clone()
+            self.drop_rows()
+            self.get_buffer("gram").addmm_(rows.T, rows)
+        if self.sample is not None and len(self.get_buffer("gram")):
+            self.sample.add(rows, self._labels(columns))
+
+    def _labels(self, columns: Tensor) -> Tensor:
+        return torch.tensor(self.classes, device=columns.device)[columns]
+
+    def drop_rows(self) -> None:
+        """Go over from rows to their Gram matrix."""
+        rows, columns = self.get_buffer("rows"), self.get_buffer("row_columns")
+        if self.sample is not None:
+            self.sample.add(rows, self._labels(columns))
+        self._products, self.sizes = None, []
+        self.gram = rows.T @ rows
+        self.rows, self.row_columns = rows[:0].clone(), columns[:0].clone()
 
     def _extended(self, kept: Tensor, rows: Tensor) -> Tensor:
         """Return Z Zᵀ with new rows; only what is new is multiplied."""
@@ -162,20 +186,37 @@ class RidgeHead(Head):
         return self._products
 
     def solve(self) -> None:
-        """Compute the weights from the statistics."""
-        ridge, rows = float(self.get_buffer("chosen")), self.get_buffer("rows")
+        """Compute the weights from the statistics, and λ where it is chosen on them."""
         gram, cross = self.get_buffer("gram"), self.get_buffer("cross")
-        if self.relative:
-            trace = gram.diagonal().sum() if len(gram) else rows.square().sum()
-            ridge *= float(trace / self.width)
         if len(gram):
-            weight = solve_primal(gram, cross, ridge)
-        elif len(rows):
-            targets = F.one_hot(self.get_buffer("row_columns"), len(self.classes)).to(rows)
-            weight = solve_dual(rows, targets, ridge, self._known())
+            weight = self._solve_primal(gram, cross)
+        elif len(self.get_buffer("rows")):
+            weight = self._solve_dual(self.get_buffer("rows"))
         else:
             weight = torch.zeros_like(cross)
         self.weight = weight.float().contiguous()  # as it is after loading, to the last bit
+
+    def _solve_primal(self, gram: Tensor, cross: Tensor) -> Tensor:
+        scale = float(gram.diagonal().sum() / self.width) if self.relative else 1.0
+        if self.sample is None:
+            return solve_primal(gram, cross, float(self.get_buffer("chosen")) * scale)
+        rows, columns = self.sample.get_buffer("rows"), self.columns(self.sample.labels)
+        targets = F.one_hot(columns, len(self.classes)).to(gram)
+        few = self.sample.seen <= FEW
+        share, weight = best_primal(gram, cross, rows.to(gram), targets, scale, few=few)
+        self.get_buffer("chosen").fill_(share)
+        return weight
+
+    def _solve_dual(self, rows: Tensor) -> Tensor:
+        scale = float(rows.square().sum() / self.width) if self.relative else 1.0
+        columns = self.get_buffer("row_columns")
+        targets, products = F.one_hot(columns, len(self.classes)).to(rows), self._known()
+        if self.sample is None:
+            return solve_dual(rows, targets, float(self.get_buffer("chosen")) * scale, products)
+        places = sampled(rows, self._labels(columns), self.sample.size)
+        share, alpha = best_dual(products, targets, places, scale, few=len(rows) <= FEW)
+        self.get_buffer("chosen").fill_(share)
+        return rows.T @ alpha
 
     def forward(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "B C"]:
         """Return `Z W`; −inf for a class without samples."""
@@ -188,7 +229,13 @@ class RidgeHead(Head):
         """Become a head without classes; the random features stay."""
         self.classes, self.groups = [], []
         self.restore(
-            {"groups": [], "rows": [], "gram": 0, "kept": None if self.kept is None else []}
+            {
+                "groups": [],
+                "rows": [],
+                "gram": 0,
+                "kept": None if self.kept is None else [],
+                "sample": {"rows": 0, "seen": 0},
+            }
         )
         for name in ("cross", "weight"):
             setattr(self, name, self.get_buffer(name).new_zeros(self.width, 0))
@@ -206,7 +253,8 @@ class RidgeHead(Head):
         """Return the classes, and how many rows are kept."""
         gram = len(self.get_buffer("gram"))
         kept = None if self.kept is None else self.kept.layout()
-        return {**super().layout(), "rows": self.sizes, "gram": gram, "kept": kept}
+        sample = {} if self.sample is None else {"sample": self.sample.layout()}
+        return {**super().layout(), "rows": self.sizes, "gram": gram, "kept": kept, **sample}
 
     def restore(self, layout: Mapping[str, Any]) -> None:
         """Make room for the statistics of `layout`."""
@@ -218,3 +266,5 @@ class RidgeHead(Head):
         self.gram = self.get_buffer("gram").new_zeros(layout["gram"], self.width)
         if self.kept is not None:
             self.kept.restore(layout["kept"])
+        if self.sample is not None:
+            self.sample.restore(layout["sample"])

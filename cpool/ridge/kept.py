@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from cpool.ridge.sample import sampled
+
 __all__ = ["KeptTasks"]
 
 
@@ -17,11 +19,12 @@ class KeptTasks(nn.Module):
 
     Args:
         width: M.
+        sampled: how many rows of a task can be asked for by `sample`.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, sampled: int = 0) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.sampled = width, sampled
         self.shares: list[dict[str, Any]] = []
 
     def __len__(self) -> int:
@@ -36,6 +39,10 @@ class KeptTasks(nn.Module):
             index = torch.searchsorted(names, labels)
             targets = nn.functional.one_hot(index, len(names)).to(rows)
             self._put(task, {"gram": rows.T @ rows, "cross": rows.T @ targets})
+            if self.sampled:
+                places = sampled(rows, labels, self.sampled)
+                few = {"rows": rows[places].float(), "labels": labels[places].clone()}
+                self._put(task, few)
         else:
             self._put(task, {"rows": rows.float(), "labels": labels.clone()})
         self.shares.append({"classes": names.tolist(), "n": len(rows)})
@@ -71,6 +78,11 @@ class KeptTasks(nn.Module):
             return {c: kept["cross"][:, i] for i, c in enumerate(names)}
         rows = kept["rows"].double()
         return {c: rows[kept["labels"] == c].sum(dim=0) for c in names}
+
+    def sample(self, task: int) -> tuple[Float[Tensor, "n M"], Int[Tensor, " n"]]:
+        """Return rows of a task and their labels: all, or at least `sampled` of them."""
+        kept = self._of(task)
+        return kept["rows"], kept["labels"]
 
     def count(self, task: int) -> int:
         """Return n_t."""

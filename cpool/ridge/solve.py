@@ -12,6 +12,7 @@ __all__ = [
     "RELATIVE_RIDGES",
     "RIDGES",
     "choose_ridge",
+    "factor",
     "leave_one_out",
     "solve_dual",
     "solve_primal",
@@ -26,14 +27,20 @@ def solve_primal(
     gram: Float[Tensor, "M M"], cross: Float[Tensor, "M C"], ridge: float
 ) -> Float[Tensor, "M C"]:
     """Return `(G + λI)⁻¹ Q` by Cholesky, with more λ only if G + λI is not positive in float64."""
+    return torch.cholesky_solve(cross, factor(gram, ridge))
+
+
+def factor(gram: Float[Tensor, "M M"], ridge: float) -> Float[Tensor, "M M"]:
+    """Return L, lower, of `L Lᵀ = G + λI`, with more λ only if that is not positive in float64."""
     jitter = ridge
     scale = float(gram.diagonal().mean().clamp_min(1e-30))
     while True:
         shifted = gram.clone()
         shifted.diagonal().add_(jitter)
-        factor, info = torch.linalg.cholesky_ex(shifted)
+        lower: Tensor
+        lower, info = torch.linalg.cholesky_ex(shifted)
         if int(info) == 0:
-            return torch.cholesky_solve(cross, factor)
+            return lower
         jitter = max(jitter * 10, scale * 1e-14)
         if not jitter < 1e6 * scale + ridge:
             raise DataError(

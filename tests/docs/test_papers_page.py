@@ -80,10 +80,7 @@ def test_the_papers_order_is_on_no_stream_and_the_closed_forms_are_ahead(found) 
 def test_what_is_said_of_hide_prompt_and_s_prompts(found) -> None:
     assert ahead(found, "hide_prompt", "ncm") == {*STREAMS}
     assert ahead(found, "hide_prompt", "ridge") == {*STREAMS} - {"digits"}
-    assert ahead(found, "hide_prompt", "ranpac") == {"clinc150-15", "fashion-mnist"}
-    fashion = found["fashion-mnist"]
-    gain = fashion["hide_prompt"].mean - fashion["ranpac"].mean
-    assert gain < fashion["ranpac"].deviation
+    assert ahead(found, "hide_prompt", "ranpac") == {"clinc150-15"}
     clinc = found["clinc150-15"]
     assert clinc["hide_prompt"].mean - clinc["ranpac"].mean > clinc["hide_prompt"].deviation
     assert ahead(found, "sprompts", "ncm") == {"digits", "fashion-mnist"}

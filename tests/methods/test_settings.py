@@ -47,7 +47,7 @@ from tests import tiny
             for layers in ((), (0, 2, 0))
         ),
         *(
-            (method, {"ridge": value, **more}, 'ridge above 0 and finite, or "auto"')
+            (method, {"ridge": value, **more}, 'ridge above 0 and finite, "auto" or "left_out"')
             for method, more in ((Ridge, {}), (FirstSessionPrompt, {"classifier": "ridge"}))
             for value in (0.0, float("inf"))
         ),

@@ -53,15 +53,24 @@ def test_a_seed_that_the_results_lack_is_refused() -> None:
     old = make_results()
     new = some_rows(old, "L2P")
     new["runs"][0]["seed"] = 99
-    with pytest.raises(SystemExit, match="99"):
+    with pytest.raises(SystemExit, match=r"seeds .*99"):
         replaced(old, new)
+
+
+def test_a_row_that_the_results_lack_comes_last() -> None:
+    old = make_results()
+    new = some_rows(old, "L2P")
+    for run in new["runs"]:
+        run["label"] = "L2P anchored"
+    assert replaced(old, new)["runs"] == [*old["runs"], *new["runs"]]
 
 
 def test_trials_of_the_rows_are_the_new_ones() -> None:
     old = {"code": "a", "trials": [{"label": "ncm", "n": 1}, {"label": "l2p", "n": 1}]}
     new = {"code": "b", "trials": [{"label": "l2p", "n": 2}, {"label": "l2p", "n": 3}]}
-    found = replaced_trials(old, new)
+    found = replaced_trials(old, new, ["l2p"])
     assert found["trials"] == [old["trials"][0], *new["trials"]]
+    assert replaced_trials(old, {"trials": []}, ["l2p"])["trials"] == [old["trials"][0]]
 
 
 def test_a_row_that_is_not_there_is_named_with_those_that_are() -> None:
