@@ -154,7 +154,8 @@ class RidgeHead(Head):
             self.sample.add(rows, self._labels(columns))
 
     def _labels(self, columns: Tensor) -> Tensor:
-        return torch.tensor(self.classes, device=columns.device)[columns]
+        classes = torch.tensor(self.classes, dtype=torch.int64, device=columns.device)
+        return classes[columns]
 
     def drop_rows(self) -> None:
         """Go over from rows to their Gram matrix."""
