@@ -125,7 +125,7 @@ def test_epochs_and_trials_of_every_row_are_said(document: Document) -> None:
 
 def test_a_choice_that_makes_a_row_another_method_is_said() -> None:
     trained = {"label": "prompt_ridge", "method": "prompt_ridge", "seed": 0}
-    trained["hyper_parameters"] = {"prompt": "trained", "length": 3, "ridge": "auto", "gone": True}
+    trained["hyper_parameters"] = {"prompt": "trained", "length": 3, "ridge": 0.5, "gone": True}
     named = {**trained, "label": "prompt_ridge trained"}
     usual = {"label": "ncm", "method": "ncm", "seed": 0, "hyper_parameters": {}}
     assert choices([named, usual]) == ""
