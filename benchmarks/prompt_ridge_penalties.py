@@ -10,7 +10,7 @@
 The head of `PromptRidge` learns the frozen model's features of all layers task by task, with 4,000
 random features, and λ
 
-- *0.003*, as a share of the mean of the diagonal of G: the best on CLINC150 whole;
+- *0.003*, as a share of the mean of the diagonal of G: the default before, from whole data sets;
 - *newest task*: of the smallest squared error on a fifth of the newest task's rows, under a head
   fitted on its other rows, as RanPAC chooses (`ridge="auto"`);
 - *left out, squared error*: of the smallest squared error of all rows so far, each left out of the
