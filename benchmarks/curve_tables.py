@@ -17,7 +17,7 @@ from benchmarks.projection import OUT as PROJECTION
 from benchmarks.recycling import OUT as RECYCLING
 from cpool._io import read_json
 
-__all__ = ["equal", "gains", "projection", "transfer", "universal"]
+__all__ = ["equal", "gains", "nearness", "projection", "transfer", "universal"]
 
 UNIVERSAL = {
     "transfer": "the prompt of one domain",
@@ -91,25 +91,53 @@ def transfer(document: Row) -> list[str]:
 
 def gains(document: Row, mark: str) -> list[str]:
     """Return source × target: points more than from drawn words after `mark` steps."""
-    rows = document["rows"]
-    names = list(dict.fromkeys(row["target"] for row in rows if row["kind"] == "scratch"))
     scratch = {
         (row["seed"], row["target"]): row["accuracy"][mark]
-        for row in rows
+        for row in document["rows"]
         if row["kind"] == "scratch"
     }
-    lines = [f"| from \\ to | {' | '.join(name.replace('_', ' ') for name in names)} |"]
+
+    def gain(row: Row) -> float:
+        return 100 * (row["accuracy"][mark] - scratch[row["seed"], row["target"]])
+
+    return _pairs(document, "from \\ to", gain, "+.1f")
+
+
+def early(document: Row) -> list[str]:
+    """Return `gains` after the first steps that were measured."""
+    return gains(document, _marks(document)[0])
+
+
+def late(document: Row) -> list[str]:
+    """Return `gains` in the end."""
+    return gains(document, _marks(document)[-1])
+
+
+def _marks(document: Row) -> list[str]:
+    """Return the numbers of steps that were measured, but for none."""
+    return [mark for mark in document["rows"][0]["accuracy"] if mark != "0"]
+
+
+def nearness(document: Row) -> list[str]:
+    """Return source × target: the nearness by which `best_source` ranks, mean over the seeds."""
+    return _pairs(document, "near \\ to", lambda row: row["nearness"], ".1f")
+
+
+def _pairs(document: Row, head: str, value: Callable[[Row], float], digits: str) -> list[str]:
+    rows = document["rows"]
+    names = list(dict.fromkeys(row["target"] for row in rows if row["kind"] == "scratch"))
+    lines = [f"| {head} | {' | '.join(name.replace('_', ' ') for name in names)} |"]
     lines.append("|---|" + "---:|" * len(names))
     for source in names:
         cells = []
         for target in names:
             found = [
-                100 * (row["accuracy"][mark] - scratch[row["seed"], target])
+                value(row)
                 for row in rows
                 if (row["kind"], row["source"], row["target"]) == ("transfer", source, target)
             ]
-            gain = float(round(np.mean(found), 1) + 0.0) if found else None  # −0.0 becomes 0.0
-            cells.append("" if gain is None else f"{gain:+.1f}".replace("-", "−"))
+            mean = float(round(np.mean(found), 1) + 0.0) if found else None  # −0.0 becomes 0.0
+            cells.append("" if mean is None else format(mean, digits).replace("-", "−"))
         lines.append(f"| {source.replace('_', ' ')} | {' | '.join(cells)} |")
     return lines
 
@@ -179,7 +207,7 @@ def tables(folder: Path | None = None) -> list[list[str]]:
     found = []
     for path, makers in (
         (PROJECTION, [projection]),
-        (RECYCLING, [transfer, lambda document: gains(document, "10"), universal, equal]),
+        (RECYCLING, [transfer, nearness, early, late, universal, equal]),
     ):
         file = path if folder is None else folder / path.name
         if file.is_file():

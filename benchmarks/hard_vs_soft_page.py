@@ -49,7 +49,8 @@ full fine-tuning run a copy of the whole model in float32. All train for four ep
 a step, `linear_head` for 50 epochs. Prompts named *text* and prefixes start from the list of the
 labels, which no other row that trains reads. Mean ± sample deviation over three seeds: they vary
 the start, the order of the data and which examples are shown; the training queries are the same in
-each.
+each. One task leaves nothing to forget: [tasks one after another](#when-tasks-come-one-after-another)
+have a table of their own.
 
 ```bash
 python -m benchmarks.smollm2                # the model, once
@@ -240,6 +241,40 @@ def stream_rows(documents: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return lines
 
 
+def stream_notes(documents: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return what a reader of the streams' table may take amiss."""
+    labels = {run["label"] for results in documents.values() for run in results["runs"]}
+    lines = []
+    if {"progressive_prompts", "progressive_prompt_tuning"} <= labels:
+        lines += [
+            "`progressive_prompts` puts a linear head behind its prompts; "
+            "`progressive_prompt_tuning` answers with the words of the labels.",
+        ]
+    for heading, results in documents.items():
+        one, own = (
+            Stat.of(run["average_accuracy"] for run in results["runs"] if run["label"] == label)
+            for label in ("joint prompt_tuning", "prompt_tuning")
+        )
+        if one and own and one.mean < own.mean:
+            lines += [
+                f"With the {heading}, one prompt for all classes at once "
+                "(`joint prompt_tuning`) is behind a prompt a task: it is no upper bound here.",
+            ]
+    return [" ".join(lines), ""] if lines else []
+
+
+def took(results: Path) -> list[str]:
+    """Return how long the measurements took."""
+    seconds = read_json(results / MAIN / "environment.json")["seconds"]
+    lines = [f"That took {seconds / 60:.0f} minutes on two cores, its search included."]
+    studies = [results / "studies" / f"{name}.json" for name in (STUDY, WORDS)]
+    if all(file.is_file() for file in studies):
+        hours = sum(read_json(file)["seconds"] for file in studies) / 3600
+        lines += [f"[Other numbers of examples](#from-how-many-examples-on) took {hours:.0f} hours"]
+        lines += ["of one core."]
+    return [" ".join(lines), ""]
+
+
 CHOICES = (
     ("prompt_steps", "How many steps a prompt needs", prompt_steps),
     ("label_scores", "The score of a label", label_scores),
@@ -257,7 +292,7 @@ def outputs(results: Path = RESULTS) -> dict[Path, str]:
         grids,
     )
     pictures = {PLOT: made.plot()}
-    lines = [HEAD, *made.table(), "", COLUMNS.format(size=f"{made.parameters:,}")]
+    lines = [HEAD, *took(results), *made.table(), "", COLUMNS.format(size=f"{made.parameters:,}")]
     lines += [
         *made.found(),
         "",
@@ -307,7 +342,7 @@ def outputs(results: Path = RESULTS) -> dict[Path, str]:
     if streams:
         lines += ["## When tasks come one after another", ""]
         lines += [f"{_sentence(next(iter(streams.values()))['description'])}", ""]
-        lines += [*stream_rows(streams), ""]
+        lines += [*stream_rows(streams), "", *stream_notes(streams)]
     return {PAGE: "\n".join(lines).rstrip() + "\n", **pictures}
 
 

@@ -150,8 +150,12 @@ def export_peft(
     *,
     base: str | None = None,
     task_type: TaskType = "CAUSAL_LM",
+    cartridge: bool = False,
 ) -> Path:
     """Write a slot as an adapter of PEFT for a language model.
+
+    Tokens become PROMPT_TUNING, also those of a multitask prompt, `P* ⊙ (u_t v_tᵀ)` multiplied out;
+    prefixes become PREFIX_TUNING.
 
     Args:
         branch: of a prompter; at the embedding, or with prefixes on all layers.
@@ -159,9 +163,11 @@ def export_peft(
         folder: where to; made if it is not there.
         base: name or path of the base model that the config names.
         task_type: PEFT's name of what the base model is: "SEQ_2_SEQ_LM" for T5.
+        cartridge: write prefixes as CARTRIDGE, which PEFT trains further as they are, but for the
+            first token, which it keeps; of PREFIX_TUNING it has no other use than inference.
 
     Raises:
-        PoolError: no such slot, or prefixes that PEFT has no place for.
+        PoolError: no such slot, prefixes that PEFT has no place for, or a cartridge of tokens.
         ConfigError: another task_type.
     """
     if task_type not in ("CAUSAL_LM", "SEQ_2_SEQ_LM"):
@@ -169,6 +175,12 @@ def export_peft(
             expected='task_type "CAUSAL_LM", or "SEQ_2_SEQ_LM" for an encoder–decoder',
             got=repr(task_type),
             remedy="Choose what the base model is; the slot alone does not tell.",
+        )
+    if cartridge and not isinstance(branch.site, PrefixSite):
+        raise PoolError(
+            expected="prefixes on all layers, for a CARTRIDGE",
+            got=f"{branch.site} in branch {branch.name!r}",
+            remedy="Write prompt tokens with cartridge=False, as PROMPT_TUNING.",
         )
     folder, site, halves = Path(folder), branch.site, 2 if task_type == "SEQ_2_SEQ_LM" else 1
     if halves == 2 and not isinstance(site, EmbeddingSite):
@@ -198,13 +210,15 @@ def export_peft(
                 got=f"{site} in branch {branch.name!r}",
                 remedy="Export slots of a method with a prefix on every layer.",
             )
-        config |= {
-            "peft_type": "PREFIX_TUNING",
-            "encoder_hidden_size": width,
-            "num_attention_heads": site.heads,
-            "num_layers": len(site.layers),
-            "prefix_projection": False,
-        }
+        config |= {"num_attention_heads": site.heads, "num_layers": len(site.layers)}
+        if cartridge:
+            config |= {"peft_type": "CARTRIDGE", "num_frozen_tokens": 1}
+        else:
+            config |= {
+                "peft_type": "PREFIX_TUNING",
+                "encoder_hidden_size": width,
+                "prefix_projection": False,
+            }
     # PEFT stores rows for encoder and decoder, and of these reads the first half.
     rows = values.transpose(0, 1).reshape(length, sites * width).repeat(halves, 1)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """OS-Prompt (Kim et al., ECCV 2024): CODA-like components, queried by the pass itself."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from cpool.backbones import Backbone
 from cpool.errors import ConfigError
@@ -12,6 +12,8 @@ from cpool.model import PromptedModel
 from cpool.policies import SoftAttention
 from cpool.pool import PromptPool
 from cpool.prompter import Branch, PrefixSite, Prompter
+from cpool.rule import Rule
+from cpool.rules import GramSchmidt
 from cpool.rules.query_pool import QueryPool
 from cpool.settings import TrainSettings, is_number, is_whole
 
@@ -30,7 +32,9 @@ class OSPrompt(Method):
     feature of an unprompted pass; that costs a pass a step, and nothing at test. The paper and its
     code weight by plain cosines `γ(q_l, K_m)`, without attention vectors and without the penalty:
     `attended=False, penalty=0`. (Its code compares q and r themselves; here, as in the paper, it
-    is how they see the pool.)
+    is how they see the pool.) New components start by Gram-Schmidt, as in its code: q_l is not
+    normalised, and components from U(0, 1) all point one way, so that their sum grows with their
+    number and later tasks are not learned.
 
     Attributes:
         layers: layer numbers, from 0; None for the first five, or all where there are fewer.
@@ -38,6 +42,7 @@ class OSPrompt(Method):
         length: tokens of a component, even: half of them keys, half values.
         penalty: weight of the orthogonality of components, keys and attention vectors.
         attended: with attention vectors A, as CODA-Prompt has them.
+        init: components start by Gram-Schmidt against all older ones, or from U(0, 1).
         reference: add the query-pool regularisation (OS-Prompt++).
         weight: λ.
     """
@@ -53,6 +58,7 @@ class OSPrompt(Method):
     length: int = 8
     penalty: float = 0.1
     attended: bool = True
+    init: Literal["uniform", "gram_schmidt"] = "gram_schmidt"
     reference: bool = False
     weight: float = 1e-4
 
@@ -63,6 +69,7 @@ class OSPrompt(Method):
         for key in ("penalty", "weight"):
             value = getattr(self, key)
             self.need(is_number(value) and value >= 0, key, "at least 0 and finite")
+        self.need(self.init in ("uniform", "gram_schmidt"), "init", '"uniform" or "gram_schmidt"')
         self.need_layers("layers")
 
     def compose(self, backbone: Backbone) -> PromptedModel:
@@ -92,6 +99,8 @@ class OSPrompt(Method):
                     penalty=self.penalty,
                 )
             )
-        rules = [QueryPool(self.weight)] if self.reference else []
+        rules: list[Rule] = [GramSchmidt()] if self.init == "gram_schmidt" else []
+        if self.reference:
+            rules.append(QueryPool(self.weight))
         head = LinearHead(backbone.query_size)
         return PromptedModel(backbone, head, Prompter(branches), rules=rules)

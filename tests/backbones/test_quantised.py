@@ -184,7 +184,8 @@ def test_an_error_inside_a_property_is_not_reported_as_a_missing_one(monkeypatch
 
 def by_bitsandbytes(kind: str) -> Backbone:
     """Return the tiny Llama with linear layers of 4 or 8 bits."""
-    bnb = pytest.importorskip("bitsandbytes", reason="the package bitsandbytes is not installed")
+    import bitsandbytes as bnb
+
     model = tiny.language_model("llama")
     for module in list(model.model.modules()):
         for name, layer in list(module.named_children()):

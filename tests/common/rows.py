@@ -117,7 +117,12 @@ ROWS: dict[str, Callable[[], Method]] = {
         balance=True,
     ),
     "osprompt_plain": lambda: OSPrompt(
-        layers=(1,), slots_per_task=2, length=2, attended=False, reference=True
+        layers=(1,),
+        slots_per_task=2,
+        length=2,
+        attended=False,
+        init="uniform",
+        reference=True,
     ),
     "first_session_prompt": lambda: FirstSessionPrompt(length=2),
     "first_session_ridge": lambda: FirstSessionPrompt(

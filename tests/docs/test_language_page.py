@@ -81,6 +81,30 @@ def test_the_tables_of_accuracy_on_the_way() -> None:
         assert "\n".join(table) in PAGE
 
 
+def test_where_a_start_hurts_is_said() -> None:
+    rows = json.loads((ROOT / "benchmarks" / "results" / "recycling.json").read_text("utf-8"))[
+        "rows"
+    ]
+    drawn = {(r["seed"], r["target"]): r["accuracy"] for r in rows if r["kind"] == "scratch"}
+    moved = [row for row in rows if row["kind"] == "transfer"]
+    behind, lost = {}, {}
+    for mark in ("10", "60"):
+        gain = [(r, r["accuracy"][mark] - drawn[r["seed"], r["target"]][mark]) for r in moved]
+        behind[mark] = sum(by < 0 for _, by in gain)
+        lost = {(r["source"], r["target"], r["seed"]): 100 * by for r, by in gain}
+    assert len(moved) == 36
+    text = " ".join(PAGE.split())
+    said = (
+        f"of the 36 runs {behind['10']} are behind drawn words after ten steps, and {behind['60']}"
+    )
+    assert said in text
+    worst = [
+        min(by for (source, to, _), by in lost.items() if (source, to) == ("small_talk", target))
+        for target in ("kitchen_and_dining", "credit_cards")
+    ]
+    assert f"(−{-worst[0]:.1f} and −{-worst[1]:.1f})" in text
+
+
 def test_what_is_said_of_prompts_in_another_model() -> None:
     found = json.loads((ROOT / "benchmarks" / "results" / "projection.json").read_text("utf-8"))
     assert found["seeds"] == 3

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
 from cpool.backbones import Backbone, wrap_model
+from cpool.distil import distil
 from cpool.errors import CheckpointError, DataError, PoolError
 from cpool.initialisers import normal
 from cpool.inject import encode
@@ -22,6 +23,7 @@ from cpool.pool import PromptPool
 from cpool.prompter import Branch, EmbeddingSite, PrefixSite, Prompter
 from cpool.selection import Selection
 from tests import tiny
+from tests.common.tasks import build, stream
 from tests.golden_vit import FOLDER
 
 GOLDEN = FOLDER / "peft"
@@ -122,13 +124,9 @@ def branches(kind: str) -> list[Branch]:
     return made
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT's own use of transformers
-@pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen2"])
-@pytest.mark.parametrize("which", [0, 1])
-def test_peft_loads_what_is_written_and_computes_the_same(kind, which, tmp_path) -> None:
-    backbone, branch = tiny.backbone(kind), branches(kind)[which]
-    export_peft(branch, 1, tmp_path / "mine", base="tiny")
-    base = tiny.language_model(kind)
+def in_peft(kind: str, folder: Path) -> PeftModel:
+    """Return PEFT's own model with an adapter, loaded without a warning."""
+    backbone, base = tiny.backbone(kind), tiny.language_model(kind)
     base.load_state_dict(
         {
             **{f"{base.base_model_prefix}.{k}": v for k, v in backbone.model.state_dict().items()},
@@ -138,13 +136,34 @@ def test_peft_loads_what_is_written_and_computes_the_same(kind, which, tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", FutureWarning)
-        theirs = PeftModel.from_pretrained(base, str(tmp_path / "mine")).eval()
-    batch = backbone.prepare(["the cat sleeps on the big house", "a bird", "help my card"])
-    got = logits(backbone, Prompter([branch]), batch, 1)
+        return PeftModel.from_pretrained(base, str(folder)).eval()
+
+
+BATCH = ["the cat sleeps on the big house", "a bird", "help my card"]
+
+
+def check_same(kind: str, branch: Branch, slot: int, theirs: PeftModel) -> Tensor:
+    """Compare logits at the texts' own positions with PEFT's, padded on the right."""
+    backbone = tiny.backbone(kind)
+    batch = backbone.prepare(BATCH)
+    got = logits(backbone, Prompter([branch]), batch, slot)
     with torch.no_grad():
         expected = theirs(**batch).logits[:, -got.shape[1] :]
     real = batch["attention_mask"].bool()
     torch.testing.assert_close(got[real], expected[real], rtol=0, atol=1e-5)
+    return got[real]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT's own use of transformers
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen2"])
+@pytest.mark.parametrize("which", ["tokens", "prefix", "cartridge"])
+def test_peft_loads_what_is_written_and_computes_the_same(kind, which, tmp_path) -> None:
+    backbone, branch = tiny.backbone(kind), branches(kind)[which != "tokens"]
+    export_peft(branch, 1, tmp_path / "mine", base="tiny", cartridge=which == "cartridge")
+    theirs = in_peft(kind, tmp_path / "mine")
+    check_same(kind, branch, 1, theirs)
+    batch = backbone.prepare(BATCH)
+    real = batch["attention_mask"].bool()
     # The words that follow, taken greedily, are the same. (PEFT's `generate` with a cache differs
     # from its own forward with these versions, so the forward is asked for each word.)
     mine = others = batch["input_ids"][:1, : int(real[0].sum())]
@@ -156,6 +175,40 @@ def test_peft_loads_what_is_written_and_computes_the_same(kind, which, tmp_path)
             scores = theirs(input_ids=others, attention_mask=torch.ones_like(others)).logits
         others = torch.cat([others, scores[:, -1].argmax(dim=1)[:, None]], dim=1)
     assert mine.tolist() == others.tolist()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT's own use of transformers
+def test_peft_loads_the_prompt_of_a_task_that_shares_one(tmp_path) -> None:
+    """The product of the shared prompt and the task's own part is what is written."""
+    run = build("multitask_prompt", "llama")
+    run.fit_task(stream("llama")[0])
+    run.fit_task(stream("llama")[1])
+    branch = run.model.prompter.branches["prompt"]
+    assert not torch.equal(branch.pool.values()[0], branch.pool.values()[1])
+    got = []
+    for slot in (0, 1):
+        export_peft(branch, slot, tmp_path / str(slot))
+        got.append(check_same("llama", branch, slot, in_peft("llama", tmp_path / str(slot))))
+    assert not torch.allclose(*got, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT's own use of transformers
+@pytest.mark.parametrize("site", ["prefix", "tokens"])
+def test_peft_loads_a_document_that_was_distilled(site, tmp_path) -> None:
+    backbone = tiny.backbone("llama")
+    text = "the red card is lost please open the blue account in the big bank now"
+    slot = distil(backbone, text, BATCH, length=4, site=site, epochs=2, quiet=True)
+    export_peft(slot.branch, 0, tmp_path, cartridge=site == "prefix")
+    theirs = in_peft("llama", tmp_path)
+    check_same("llama", slot.branch, 0, theirs)
+    kind = "CARTRIDGE" if site == "prefix" else "PROMPT_TUNING"
+    assert read_peft(tmp_path).kind == theirs.active_peft_config.peft_type.value == kind
+
+
+def test_a_cartridge_is_of_prefixes(tmp_path) -> None:
+    with pytest.raises(PoolError, match="prefixes on all layers"):
+        export_peft(branches("llama")[0], 0, tmp_path / "no", cartridge=True)
+    assert not (tmp_path / "no").exists()
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT's own use of transformers

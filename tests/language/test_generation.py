@@ -1,8 +1,11 @@
 """Generated words: each row of a mixed batch gets what it gets alone."""
 
+from threading import Thread
+
 import pytest
 import torch
 from torch import Tensor
+from transformers import TextIteratorStreamer
 
 from cpool.backbones import Backbone
 from cpool.errors import BackboneError, ConfigError, DataError
@@ -10,6 +13,7 @@ from cpool.inject import encode
 from cpool.language import generate
 from cpool.methods import PromptTuning, ZeroShot
 from cpool.prompter import Prompts
+from cpool.seeding import seeded
 from tests import tiny
 from tests.common.rows import LABELS
 from tests.common.tasks import stream, trained
@@ -44,6 +48,21 @@ def answered(backbone: Backbone, text: str, prompts: Prompts, steps: int) -> lis
             logits = model(inputs_embeds=embeds, decoder_input_ids=said).logits[:, -1]
         said = torch.cat([said, logits.argmax(dim=1)[:, None]], dim=1)
     return said[0, 1:].tolist()
+
+
+def next_word(backbone: Backbone, text: str, prompts: Prompts, temperature: float) -> Tensor:
+    """Return the probabilities of the word after a text, from the model's own forward."""
+    model = backbone.language_model
+    seq2seq = backbone.kind == "seq2seq"
+    ids = backbone.processor.encode(text, add_special_tokens=seq2seq)
+    embeds = model.get_input_embeddings()(torch.tensor([ids]))
+    embeds = torch.cat([prompts.tokens, embeds], dim=1)
+    begun = {}
+    if seq2seq:
+        begun["decoder_input_ids"] = torch.tensor([[model.config.decoder_start_token_id]])
+    with torch.no_grad():
+        logits = model(inputs_embeds=embeds, **begun).logits[0, -1]
+    return (logits / temperature).softmax(dim=0)
 
 
 CELLS = [(kind, what) for kind in tiny.DECODERS for what in ("none", "tokens", "prefix", "both")]
@@ -90,6 +109,46 @@ def test_words_stream_as_they_come() -> None:
     streamer = Streamer()
     made = generate(backbone, backbone.prepare(TEXTS[:1]), prompts, streamer=streamer, **NEW)
     assert streamer.seen == [*made[0].tolist(), -1]
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "t5"])
+def test_a_routed_answer_streams_as_text(kind) -> None:
+    """With the streamer of transformers itself, read while the words are being made."""
+    model = trained("prompt_tuning", kind).learner.model
+    tokenizer = model.backbone.processor
+    batch = model.prepare([str(stream(kind)[1].test.x[0])])
+    made = model.generate(batch, **NEW)[0]
+    streamer = TextIteratorStreamer(tokenizer, skip_special_tokens=True, timeout=60.0)
+    options = {**NEW, "streamer": streamer}
+    thread = Thread(target=model.generate, args=(batch,), kwargs=options)
+    thread.start()
+    pieces = list(streamer)
+    thread.join()
+    assert "".join(pieces) == tokenizer.decode(made, skip_special_tokens=True)
+    assert len([piece for piece in pieces if piece]) > 1
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_words_are_drawn_as_often_as_they_are_probable(kind) -> None:
+    backbone, prompts = tiny.backbone(kind), tiny.prompts(kind, 2, "tokens")
+    draws = 3000
+    options = {"max_new_tokens": 1, "do_sample": True, "top_k": 0, "temperature": 0.7}
+    with seeded(0):
+        made = generate(
+            backbone,
+            backbone.prepare(TEXTS[:2]),
+            prompts,
+            num_return_sequences=draws,
+            eos_token_id=None,
+            **options,
+        )
+    for row, text in enumerate(TEXTS[:2]):
+        own = tiny.part(prompts, slice(row, row + 1))
+        chance = next_word(backbone, text, own, 0.7)
+        found = torch.bincount(made[row * draws : (row + 1) * draws, 0], minlength=len(chance))
+        spread = (chance * (1 - chance) / draws).sqrt()
+        assert ((found / draws - chance).abs() < 5 * spread + 1e-3).all()
+        assert float(chance.max()) < 0.9, "one word alone would show nothing"
 
 
 @pytest.mark.parametrize("kind", ["llama", "t5"])

@@ -1,6 +1,6 @@
 """Tables of accuracy on the way through training, from rows made by hand."""
 
-from benchmarks.curve_tables import equal, gains, projection, tables, transfer, universal
+from benchmarks.curve_tables import equal, gains, nearness, projection, tables, transfer, universal
 from cpool._io import write_json
 
 
@@ -54,6 +54,14 @@ def test_gains_are_taken_from_the_same_task_and_seed():
     ]
 
 
+def test_the_map_of_tasks_has_each_pair():
+    assert nearness(recycled())[2:] == [
+        "| a b |  | −1.0 | −1.0 |",
+        "| c | −2.0 |  | −2.0 |",
+        "| d | −1.0 | −3.0 |  |",
+    ]
+
+
 def test_the_last_domain_stands_alone_in_its_table():
     lines = universal(recycled())[2:]
     assert [line.split(" | ")[2] for line in lines] == [
@@ -99,4 +107,4 @@ def test_the_tables_of_a_folder_are_of_what_is_there(tmp_path):
     assert table == projection({"rows": rows}) and len(table) == 8
     assert table[2] == "| SmolLM2, from its own start | 50.0 ± 0.0 | 90.0 ± 0.0 |"
     write_json(tmp_path / "recycling.json", recycled())
-    assert len(tables(tmp_path)) == 5
+    assert len(tables(tmp_path)) == 7

@@ -295,6 +295,9 @@ def test_the_same_from_the_shell(first, folders, tmp_path) -> None:
     expected = [words.strip() for words in made.generate(texts)]
     assert shell("generate", out, *texts).output.splitlines() == expected
     assert shell("generate", out, *texts, "--task", "first").output.splitlines() == expected
+    assert shell("generate", out, stdin="\n".join(texts)).output.splitlines() == expected
+    (tmp_path / "some.txt").write_text("\n".join(texts), encoding="utf-8")
+    assert shell("generate", out, "--file", tmp_path / "some.txt").output.splitlines() == expected
     lines = "".join(
         json.dumps({"prompt": p, "completion": c}) + "\n"
         for p, c in zip(*rows(seed=3).values(), strict=True)

@@ -260,8 +260,16 @@ def test_the_same_from_the_shell(decoder, tmp_path) -> None:
     assert done.exit_code == 0, done.output
     for words in ("2 labels (lost_card, openAccount)", "24 rows", "6 held out", "hard prompt"):
         assert words in done.output
+    # Python is the command.
+    same = tune(data, decoder, tmp_path / "same", epochs=2, device="cpu", lr=0.02)
+    ours, theirs = same.learner.model.state_dict(), Tuned.load(out, device="cpu")
+    assert ours.keys() == theirs.learner.model.state_dict().keys()
+    assert all(torch.equal(v, ours[k]) for k, v in theirs.learner.model.state_dict().items())
+    assert [row["accuracy"] for row in same.record.compared] == [
+        row["accuracy"] for row in theirs.record.compared
+    ]
     texts, _ = rows(LABELS, seed=5)
-    expected = Tuned.load(out, device="cpu").predict(texts[:3])
+    expected = theirs.predict(texts[:3])
     assert shell("predict", out, *texts[:3]).output.splitlines() == expected
     piped = shell("predict", out, stdin="\n".join(texts[:3]) + "\n\n")
     assert piped.output.splitlines() == expected
