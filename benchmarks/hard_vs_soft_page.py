@@ -271,7 +271,7 @@ def took(results: Path) -> list[str]:
     if all(file.is_file() for file in studies):
         hours = sum(read_json(file)["seconds"] for file in studies) / 3600
         lines += [f"[Other numbers of examples](#from-how-many-examples-on) took {hours:.0f} hours"]
-        lines += ["of one core."]
+        lines += ["of one core, beside other work."]
     return [" ".join(lines), ""]
 
 
