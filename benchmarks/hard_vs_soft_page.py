@@ -49,8 +49,8 @@ full fine-tuning run a copy of the whole model in float32. All train for four ep
 a step, `linear_head` for 50 epochs. Prompts named *text* and prefixes start from the list of the
 labels, which no other row that trains reads. Mean ± sample deviation over three seeds: they vary
 the start, the order of the data and which examples are shown; the training queries are the same in
-each. One task leaves nothing to forget: [tasks one after another](#when-tasks-come-one-after-another)
-have a table of their own.
+each. One task leaves nothing to forget:
+[tasks one after another](#when-tasks-come-one-after-another) have a table of their own.
 
 ```bash
 python -m benchmarks.smollm2                # the model, once
