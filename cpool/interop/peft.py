@@ -163,8 +163,8 @@ def export_peft(
         folder: where to; made if it is not there.
         base: name or path of the base model that the config names.
         task_type: PEFT's name of what the base model is: "SEQ_2_SEQ_LM" for T5.
-        cartridge: write prefixes as CARTRIDGE, which PEFT trains further as they are, but for the
-            first token, which it keeps; of PREFIX_TUNING it has no other use than inference.
+        cartridge: write prefixes as CARTRIDGE, PEFT's kind for a distilled document: the same keys
+            and values.
 
     Raises:
         PoolError: no such slot, prefixes that PEFT has no place for, or a cartridge of tokens.

@@ -82,27 +82,22 @@ def test_the_tables_of_accuracy_on_the_way() -> None:
 
 
 def test_where_a_start_hurts_is_said() -> None:
-    rows = json.loads((ROOT / "benchmarks" / "results" / "recycling.json").read_text("utf-8"))[
-        "rows"
-    ]
+    found = json.loads((ROOT / "benchmarks" / "results" / "recycling.json").read_text("utf-8"))
+    rows, text = found["rows"], " ".join(PAGE.split())
     drawn = {(r["seed"], r["target"]): r["accuracy"] for r in rows if r["kind"] == "scratch"}
     moved = [row for row in rows if row["kind"] == "transfer"]
-    behind, lost = {}, {}
-    for mark in ("10", "60"):
-        gain = [(r, r["accuracy"][mark] - drawn[r["seed"], r["target"]][mark]) for r in moved]
-        behind[mark] = sum(by < 0 for _, by in gain)
-        lost = {(r["source"], r["target"], r["seed"]): 100 * by for r, by in gain}
     assert len(moved) == 36
-    text = " ".join(PAGE.split())
-    said = (
-        f"of the 36 runs {behind['10']} are behind drawn words after ten steps, and {behind['60']}"
-    )
-    assert said in text
+
+    def gain(row, mark: str) -> float:
+        return 100 * (row["accuracy"][mark] - drawn[row["seed"], row["target"]][mark])
+
+    early, late = (sum(gain(row, mark) < 0 for row in moved) for mark in ("10", "60"))
+    assert f"{early} are behind drawn words after ten steps, and {late} after sixty" in text
     worst = [
-        min(by for (source, to, _), by in lost.items() if (source, to) == ("small_talk", target))
-        for target in ("kitchen_and_dining", "credit_cards")
+        -min(gain(row, "60") for row in moved if (row["source"], row["target"]) == pair)
+        for pair in (("small_talk", "kitchen_and_dining"), ("small_talk", "credit_cards"))
     ]
-    assert f"(−{-worst[0]:.1f} and −{-worst[1]:.1f})" in text
+    assert f"(−{worst[0]:.1f} and −{worst[1]:.1f})" in text
 
 
 def test_what_is_said_of_prompts_in_another_model() -> None:
