@@ -8,7 +8,18 @@ from benchmarks.cost_plot import Mark, cost_svg
 from cpool.report import text
 from cpool.report.results import Stat
 
-__all__ = ["FULL", "HARD", "KINDS", "LORA", "SOFT", "WATTS", "Comparison", "kind_of", "signed"]
+__all__ = [
+    "FULL",
+    "HARD",
+    "KINDS",
+    "LORA",
+    "SOFT",
+    "WATTS",
+    "Comparison",
+    "joules",
+    "kind_of",
+    "signed",
+]
 
 FULL, LORA = "fine_tune_words", "lora"
 WATTS = 10.0
@@ -120,7 +131,7 @@ class Comparison:
             cells = [
                 f"`{label}`",
                 text.with_deviation(stat, 1.0, 0 if stat.mean >= 10 else 1),
-                _joules(WATTS * stat.mean),
+                joules(WATTS * stat.mean),
                 "–" if work is None else f"{work:.1f}",
                 "–" if step is None else f"{step:.2f} ×",
                 "–" if memory is None else text.size(memory),
@@ -218,7 +229,12 @@ def _share(value: float) -> str:
     return f"{percent:.3g} %" if percent < 100 else "100 %"
 
 
-def _joules(value: float) -> str:
+def joules(value: float) -> str:
+    """Write an energy in joules.
+
+    >>> joules(0.2), joules(54.2), joules(1951.0)
+    ('< 1 J', '54 J', '2.0 kJ')
+    """
     if value < 1:
         return "< 1 J"
     return f"{value:.0f} J" if value < 1000 else f"{value / 1000:.1f} kJ"

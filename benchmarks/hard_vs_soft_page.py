@@ -22,7 +22,9 @@ from benchmarks.comparison import (
     signed,
 )
 from benchmarks.language_choices import label_scores, prompt_steps
+from benchmarks.language_streams import stream_section
 from benchmarks.limits import few_pairs
+from benchmarks.panel_cost_table import cost_pictures, cost_section
 from benchmarks.study_plot import plot_svg
 from benchmarks.study_results import Table
 from benchmarks.tables import RESULTS, ROOT
@@ -219,50 +221,6 @@ def aims(document: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def stream_rows(documents: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return accuracy and forgetting of each row of the streams, side by side.
-
-    Args:
-        documents: heading → content of results.json.
-    """
-    runs: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
-    for heading, results in documents.items():
-        for run in results["runs"]:
-            runs.setdefault(run["label"], {}).setdefault(heading, []).append(run)
-    heads = [f"{what}, {heading}" for heading in documents for what in ("accuracy %", "forgetting")]
-    lines = [f"| | {' | '.join(heads)} |", f"| --- |{' ---: |' * len(heads)}"]
-    for label, found in runs.items():
-        cells = []
-        for heading in documents:
-            for key in ("average_accuracy", "forgetting"):
-                stat = Stat.of(run[key] for run in found.get(heading, []))
-                cells.append(text.with_deviation(stat, 100.0, 1).replace(text.MISSING, "–"))
-        lines.append(f"| `{label}` | {' | '.join(cells)} |")
-    return lines
-
-
-def stream_notes(documents: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return what a reader of the streams' table may take amiss."""
-    labels = {run["label"] for results in documents.values() for run in results["runs"]}
-    lines = []
-    if {"progressive_prompts", "progressive_prompt_tuning"} <= labels:
-        lines += [
-            "`progressive_prompts` puts a linear head behind its prompts; "
-            "`progressive_prompt_tuning` answers with the words of the labels.",
-        ]
-    for heading, results in documents.items():
-        one, own = (
-            Stat.of(run["average_accuracy"] for run in results["runs"] if run["label"] == label)
-            for label in ("joint prompt_tuning", "prompt_tuning")
-        )
-        if one and own and one.mean < own.mean:
-            lines += [
-                f"With the {heading}, one prompt for all classes at once "
-                "(`joint prompt_tuning`) is behind a prompt a task: it is no upper bound here.",
-            ]
-    return [" ".join(lines), ""] if lines else []
-
-
 def took(results: Path) -> list[str]:
     """Return how long the measurements took."""
     seconds = read_json(results / MAIN / "environment.json")["seconds"]
@@ -279,7 +237,6 @@ CHOICES = (
     ("prompt_steps", "How many steps a prompt needs", prompt_steps),
     ("label_scores", "The score of a label", label_scores),
 )
-STREAMS = {"language-stream": "task not known", "language-stream-task": "task known"}
 
 
 def outputs(results: Path = RESULTS) -> dict[Path, str]:
@@ -331,23 +288,14 @@ def outputs(results: Path = RESULTS) -> dict[Path, str]:
             *aims(document),
             "",
         ]
+        lines += cost_section(results, whole, methods_of(whole))
+        for name, picture in cost_pictures(results, whole, methods_of(whole)).items():
+            pictures[PLOT.with_name(name)] = picture
     for name, heading, section in CHOICES:
         if (file := results / "studies" / f"{name}.json").is_file():
             lines += [f"## {heading}", "", *section(read_json(file)), ""]
-    streams = {
-        heading: load_results(results / name)
-        for name, heading in STREAMS.items()
-        if (results / name / "results.json").is_file()
-    }
-    if streams:
-        lines += ["## When tasks come one after another", ""]
-        lines += [f"{_sentence(next(iter(streams.values()))['description'])}", ""]
-        lines += [*stream_rows(streams), "", *stream_notes(streams)]
+    lines += stream_section(results)
     return {PAGE: "\n".join(lines).rstrip() + "\n", **pictures}
-
-
-def _sentence(description: str) -> str:
-    return description.rstrip(".") + ". Three seeds, mean ± sample deviation; forgetting in points."
 
 
 def main() -> None:

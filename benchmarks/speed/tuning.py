@@ -2,14 +2,16 @@
 
     python -m benchmarks.smollm2
     python benchmarks/speed/tuning.py [--experiment benchmarks/experiments/hard-vs-soft.toml]
-        [--out benchmarks/results/speed-tuning.json]
+        [--set KEY=VALUE …] [--out benchmarks/results/speed-tuning.json]
 
-For each row that trains: the time of a step (forward, backward, clip, optimiser) over that of full
-fine-tuning, in turns in one process; the peak memory of a process of its own that does such steps,
-less what the libraries take; and the floating point operations of a step. For every row: the tokens
-of a request beside its text, and the time of one request that comes alone. Beside them PEFT's own
-prompt tuning, which learns the words of a completion: its step is compared with
-`CpoolForCausalLM` on the same rows. One thread, about six minutes.
+For each row that trains by steps: the time of a step (forward, backward, clip, optimiser), and its
+share of that of full fine-tuning, in turns in one process; how many steps the experiment has; the
+peak memory of a process of its own that does such steps, less what the libraries take; and the
+floating point operations of a step. For another row: the seconds of its training, features
+included. For every row: the tokens of a request beside its text, the time of one request that comes
+alone, what is trained, and the bytes to keep. Beside them PEFT's own prompt tuning, which learns
+the words of a completion: its step is compared with `CpoolForCausalLM` on the same rows. One
+thread, about six minutes. benchmarks/panel_costs.py does so for the panels of a study.
 """
 
 import argparse
@@ -31,11 +33,12 @@ from transformers import AutoModelForCausalLM
 
 from cpool.backbones import Backbone
 from cpool.data import make_loader
+from cpool.experiment.config import Experiment
 from cpool.experiment.parts import open_backbone, open_stream
 from cpool.experiment.reading import read_experiment
 from cpool.interop.transformers import CpoolForCausalLM
 from cpool.learner import Learner
-from cpool.meter import PeakMemory
+from cpool.meter import PeakMemory, stored_bytes, trained_parameters
 from cpool.methods import PromptTuning
 from cpool.model import PromptedModel
 from cpool.optimise import make_optimizer
@@ -46,6 +49,11 @@ ROOT = Path(__file__).resolve().parents[2]
 FULL, OURS, PEFT = "fine_tune_words", "cpool", "PEFT"
 BATCH, LENGTH, STEPS, TEXTS = 4, 20, 3, 12
 Step = Callable[[], object]
+
+
+def has_steps(entry: Any) -> bool:
+    """Return whether a row trains by steps through the model; a linear head has its features."""
+    return bool(entry.method.trains) and entry.method.name != "linear_head"
 
 
 def prepared(entry: Any, backbone: Backbone, task: Task, names: Any) -> PromptedModel:
@@ -156,12 +164,14 @@ def tokens_added(model: PromptedModel, texts: Sequence[str]) -> float:
 
 
 def learned(entry: Any, backbone: Backbone, task: Task, names: Any) -> Learner:
-    """Return a row that has learned the task; what trains does so on two rows a class, once."""
+    """Return a row that has learned the task; what has steps does so on two rows a class, once."""
     torch.manual_seed(0)
-    learner = Learner(entry.method.build(backbone), entry.train, quiet=True, epochs=1)
+    steps = has_steps(entry)
+    epochs = {"epochs": 1} if steps else {}
+    learner = Learner(entry.method.build(backbone), entry.train, quiet=True, **epochs)
     learner.model.name_classes(names)
     train = task.train
-    if entry.method.trains:
+    if steps:
         rows = [i for c in task.classes for i in (train.y == c).nonzero()[0][:2].tolist()]
         train = train.take(rows)
     learner.fit_task(train)
@@ -186,7 +196,7 @@ def alone(args: argparse.Namespace) -> None:
     with memory.measure():
         pass
     libraries = memory.peak
-    experiment = read_experiment(args.experiment)
+    experiment = read_experiment(args.experiment, args.set)
     backbone = open_backbone(experiment.backbone)
     task_of = open_stream(experiment, 0, backbone)
     task, names = task_of[0], task_of.class_names
@@ -211,15 +221,22 @@ def alone(args: argparse.Namespace) -> None:
 def memory(label: str, args: argparse.Namespace) -> int:
     """Return the peak memory of a row's steps in bytes, without that of the libraries."""
     command = [sys.executable, __file__, "--experiment", str(args.experiment), "--alone", label]
+    command += [part for change in args.set for part in ("--set", change)]
     found = subprocess.run(command, check=True, capture_output=True, text=True)
     said = json.loads(found.stdout.splitlines()[-1])
     return int(said["peak"] - said["libraries"])
 
 
-def costs(args: argparse.Namespace) -> dict[str, Any]:
-    """Measure all rows."""
-    experiment = read_experiment(args.experiment)
-    backbone = open_backbone(experiment.backbone)
+def row_costs(
+    experiment: Experiment, backbone: Backbone, args: argparse.Namespace
+) -> dict[str, dict[str, Any]]:
+    """Measure each row of an experiment, by label.
+
+    Args:
+        experiment: what `args` names.
+        backbone: of it.
+        args: `experiment`, `set` and `rounds` of the command.
+    """
     stream = open_stream(experiment, 0, backbone)
     task, names = stream[0], stream.class_names
     texts = list(task.test.x[:: max(1, len(task.test) // TEXTS)][:TEXTS])
@@ -228,46 +245,56 @@ def costs(args: argparse.Namespace) -> dict[str, Any]:
     for entry in experiment.methods:
         learner = learned(entry, backbone, task, names)
         asks[entry.label] = requests(learner.model, texts)
-        rows[entry.label] = {"tokens_added": tokens_added(learner.model, texts)}
+        rows[entry.label] = {
+            "tokens_added": tokens_added(learner.model, texts),
+            "trainable_parameters": trained_parameters(learner.model, learner.trained),
+            "stored_bytes": stored_bytes(learner.model),
+        }
+        if not has_steps(entry):
+            rows[entry.label]["train_seconds"] = round(learner.train_seconds, 4)
     for label, seconds in measure(asks, 3).items():
         rows[label]["request_seconds"] = round(statistics.median(seconds) / len(texts), 5)
     asks.clear()
     works: dict[str, Step] = {}
     for entry in experiment.methods:
-        if entry.method.trains and entry.method.name != "linear_head":
+        if has_steps(entry):
             works[entry.label] = training_step(
                 prepared(entry, backbone, task, names), entry.train, task
             )
             with FlopCounterMode(display=False) as counter:
                 works[entry.label]()
             rows[entry.label]["flops_per_step"] = counter.get_total_flops()
-    for label, ratio in ratios(measure(works, args.rounds), FULL).items():
+            assert entry.train.batch_size == BATCH
+            rows[entry.label]["steps"] = entry.train.epochs * -(-len(task.train) // BATCH)
+    taken = measure(works, args.rounds)
+    for label, ratio in ratios(taken, FULL).items():
+        rows[label]["step_seconds"] = round(statistics.median(taken[label]), 4)
         rows[label]["step_over_full"] = round(ratio, 3)
-    batch, query = completions(task, names, backbone)
+    labels = list(works)
+    works.clear()
+    gc.collect()
+    for label in labels:
+        rows[label]["peak_bytes"] = memory(label, args)
+        print(label, rows[label], file=sys.stderr)
+    return rows
+
+
+def words_costs(
+    experiment: Experiment, backbone: Backbone, args: argparse.Namespace
+) -> dict[str, Any]:
+    """Measure our step that learns the words of completions, and PEFT's."""
+    stream = open_stream(experiment, 0, backbone)
+    batch, query = completions(stream[0], stream.class_names, backbone)
     words = {
         OURS: words_step(ours(backbone), {**batch, "query": query}),
         PEFT: words_step(theirs(dict(experiment.backbone)), batch),
     }
     over_peft = ratios(measure(words, 3 * args.rounds), PEFT)[OURS]
     print(f"words: {over_peft:.3f} of PEFT", file=sys.stderr)
-    labels = list(works)
-    works.clear()
     words.clear()
     gc.collect()
-    for label in labels:
-        rows[label]["peak_bytes"] = memory(label, args)
-        print(label, rows[label], file=sys.stderr)
     both = {label: memory(label, args) for label in (OURS, PEFT)}
-    return {
-        "experiment": experiment.name,
-        "machine": platform.processor() or platform.machine(),
-        "torch": torch.__version__,
-        "threads": 1,
-        "rounds": args.rounds,
-        "batch_size": BATCH,
-        "rows": rows,
-        "words": {"step_over_peft": round(over_peft, 3), "peak_bytes": both},
-    }
+    return {"step_over_peft": round(over_peft, 3), "peak_bytes": both}
 
 
 def main() -> None:
@@ -275,7 +302,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     default = ROOT / "benchmarks" / "experiments" / "hard-vs-soft.toml"
     parser.add_argument("--experiment", type=Path, default=default)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--no-peft", action="store_true", help="without PEFT's step")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--alone", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -283,7 +312,19 @@ def main() -> None:
     if args.alone:
         alone(args)
         return
-    found = costs(args)
+    experiment = read_experiment(args.experiment, args.set)
+    backbone = open_backbone(experiment.backbone)
+    found = {
+        "experiment": experiment.name,
+        "machine": platform.processor() or platform.machine(),
+        "torch": torch.__version__,
+        "threads": 1,
+        "rounds": args.rounds,
+        "batch_size": BATCH,
+        "rows": row_costs(experiment, backbone, args),
+    }
+    if not args.no_peft:
+        found["words"] = words_costs(experiment, backbone, args)
     print(json.dumps(found, indent=1))
     if args.out:
         args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

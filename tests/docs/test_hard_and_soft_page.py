@@ -11,6 +11,7 @@ import pytest
 from benchmarks import hard_vs_soft_page as page
 from benchmarks.comparison import HARD, Comparison
 from benchmarks.cost_plot import Mark, cost_svg
+from benchmarks.language_streams import stream_rows
 from cpool.errors import DataError
 from cpool.report import text
 from cpool.report.results import Stat
@@ -203,7 +204,7 @@ def test_forgetting_of_streams_side_by_side() -> None:
     def run(label: str, accuracy: float, forgetting: float | None) -> dict[str, object]:
         return {"label": label, "average_accuracy": accuracy, "forgetting": forgetting}
 
-    lines = page.stream_rows(
+    lines = stream_rows(
         {
             "not told": {"runs": [run("a", 0.5, 0.1), run("a", 0.7, 0.1), run("b", 0.9, None)]},
             "told": {"runs": [run("a", 0.8, 0.0)]},
