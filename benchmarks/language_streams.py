@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from cpool.report import load_results, text
 from cpool.report.results import Stat
 
-__all__ = ["STREAMS", "stream_notes", "stream_rows", "stream_section"]
+__all__ = ["STREAMS", "leaders", "stream_notes", "stream_rows", "stream_section"]
 
 # Each group is a table; the streams of one, by heading.
 STREAMS = (
@@ -71,6 +72,7 @@ def stream_notes(documents: Mapping[str, Mapping[str, Any]]) -> list[str]:
             "`progressive_prompts` puts a linear head behind its prompts; "
             "`progressive_prompt_tuning` answers with the words of the labels.",
         ]
+    lines += leaders(documents)
     for heading, results in documents.items():
         one, own = (
             Stat.of(run["average_accuracy"] for run in results["runs"] if run["label"] == label)
@@ -84,5 +86,27 @@ def stream_notes(documents: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [" ".join(lines), ""] if lines else []
 
 
+def leaders(documents: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Say which row leads each stream, upper bounds left out."""
+    lines = []
+    for heading, results in documents.items():
+        runs: dict[str, list[float]] = {}
+        for run in results["runs"]:
+            if not run["joint"]:
+                runs.setdefault(run["label"], []).append(100 * run["average_accuracy"])
+        prompts = {run["label"] for run in results["runs"] if run["prompts"]}
+        order = sorted(runs, key=lambda label: -mean(runs[label]))
+        said = f"{_where(heading)}, {_percent(order[0], ' leads with', runs)}"
+        soft = next((label for label in order if label in prompts), None)
+        if soft not in (None, order[0]):
+            said += f", and the best prompt, {_percent(soft, ', has', runs)}"
+        lines.append(f"{said}.")
+    return lines
+
+
 def _where(heading: str) -> str:
     return f"O{heading[1:]}" if heading.startswith("on ") else f"With the {heading}"
+
+
+def _percent(label: str, verb: str, runs: Mapping[str, list[float]]) -> str:
+    return f"`{label}`{verb} {text.with_deviation(Stat.of(runs[label]), 1.0, 1)} %"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks import panel_costs
-from benchmarks.language_streams import stream_section
+from benchmarks.language_streams import leaders, stream_section
 from benchmarks.panel_cost_table import cost_pictures, cost_section, seconds_of
 from benchmarks.study_file import read_study
 from benchmarks.tables import RESULTS
@@ -98,3 +98,18 @@ def test_streams_stand_in_tables_of_their_own(tmp_path: Path) -> None:
     assert "told" not in said and said.count("\n| `a` |") == 2
     assert "Ten domains. Three seeds" in said and "accuracy %, on CLINC150" in said
     assert "on SNIPS" not in said
+
+
+def test_who_leads_a_stream_upper_bounds_left_out() -> None:
+    def run(label: str, accuracy: float, **changes: bool) -> dict[str, Any]:
+        found = {"label": label, "average_accuracy": accuracy, "prompts": False, "joint": False}
+        return {**found, **changes}
+
+    head = [run("head", 0.9), run("head", 0.7), run("bound", 0.95, prompts=True, joint=True)]
+    soft = run("soft", 0.75, prompts=True)
+    made = leaders({"task known": {"runs": [*head, soft]}, "on SNIPS": {"runs": [soft]}})
+    assert made == [
+        "With the task known, `head` leads with 80.0 ± 14.1 %, and the best prompt, `soft`, "
+        "has 75.0 %.",
+        "On SNIPS, `soft` leads with 75.0 %.",
+    ]
