@@ -21,7 +21,7 @@ from benchmarks.comparison import (
     kind_of,
     signed,
 )
-from benchmarks.language_choices import label_scores, prompt_steps
+from benchmarks.language_choices import label_scores, prompt_length, prompt_steps
 from benchmarks.language_streams import stream_section
 from benchmarks.limits import few_pairs
 from benchmarks.panel_cost_table import cost_pictures, cost_section
@@ -235,6 +235,7 @@ def took(results: Path) -> list[str]:
 
 CHOICES = (
     ("prompt_steps", "How many steps a prompt needs", prompt_steps),
+    ("prompt_length", "How long a prompt should be", prompt_length),
     ("label_scores", "The score of a label", label_scores),
 )
 

@@ -1,4 +1,4 @@
-"""What two studies of language models chose: the score of a label, and the steps of a prompt."""
+"""What studies of language models say of a label's score, and of a prompt's steps and length."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from benchmarks.study_results import Table
 from cpool.report import text
 from cpool.report.results import Stat
 
-__all__ = ["label_scores", "prompt_steps"]
+__all__ = ["label_scores", "prompt_length", "prompt_steps"]
 
 METRIC = "average_accuracy"
 
@@ -49,12 +49,6 @@ def prompt_steps(document: Mapping[str, Any]) -> list[str]:
     (panel,) = table.panels
     xs = table.xs(panel)
     prompts = [name for name in table.series(panel) if name != LORA]
-    lines = [document["question"].strip(), ""]
-    lines += [f"| {document['x']} | {' | '.join(map(str, xs))} |"]
-    lines += [f"| --- |{' ---: |' * len(xs)}"]
-    for name in (*prompts, LORA):
-        cells = [text.with_deviation(table.stat(panel, name, x, METRIC), 1.0, 1) for x in xs]
-        lines.append(f"| `{name}` | {' | '.join(cells)} |".replace(text.MISSING, "–"))
     cells = []
     for x in xs:
         means = {n: s.mean for n in prompts if (s := table.stat(panel, n, x, METRIC)) is not None}
@@ -62,7 +56,26 @@ def prompt_steps(document: Mapping[str, Any]) -> list[str]:
         ours, theirs = (table.values(panel, name, x, METRIC) for name in (best, LORA))
         gap = Stat.of(ours[seed] - theirs[seed] for seed in ours if seed in theirs)
         cells.append("–" if gap is None else f"{signed(gap).removesuffix(' points')} (`{best}`)")
-    return [*lines, f"| best prompt, ahead of LoRA | {' | '.join(cells)} |"]
+    return [*prompt_length(document), f"| best prompt, ahead of LoRA | {' | '.join(cells)} | |"]
+
+
+def prompt_length(document: Mapping[str, Any]) -> list[str]:
+    """Return accuracy by row and x, and what a row gains from the first x to the last.
+
+    Args:
+        document: of a study with one panel, such as `prompt_length`.
+    """
+    table = Table(document)
+    (panel,) = table.panels
+    xs = table.xs(panel)
+    gaps = {
+        (panel, name): gap
+        for name in table.series(panel)
+        if (gap := _gap(table, panel, name, (xs[-1], xs[0]))) is not None
+    }
+    lines = _rows(table, xs, gaps, "gained")
+    lines[0] = f"| {document['x']} |{lines[0].removeprefix('| |')}"
+    return [document["question"].strip(), "", *(x for x in lines if not x.startswith("| *"))]
 
 
 def _gap(table: Table, panel: str, name: str, xs: Sequence[Any]) -> Stat | None:

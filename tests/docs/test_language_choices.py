@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.language_choices import label_scores, prompt_steps
+from benchmarks.language_choices import label_scores, prompt_length, prompt_steps
 
 
 def study(x: str, rows: dict[tuple[str, str, Any], list[float]]) -> dict[str, Any]:
@@ -58,4 +58,16 @@ def test_the_best_prompt_of_each_number_of_steps_is_compared_with_lora_seed_by_s
     )
     assert made[-1].split("|")[2].strip() == "−15.0 ± 7.1 (`prompt 0.01`)"
     assert made[-1].split("|")[3].strip() == "−1.0 ± 1.4 (`prompt 0.03`)"
-    assert "| `lora` | 70.0 ± 0.0 | 72.0 ± 0.0 |" in made
+    assert "| `lora` | 70.0 ± 0.0 | 72.0 ± 0.0 | +2.0 ± 0.0 |" in made
+    assert "| `prompt 0.01` | 55.0 ± 7.1 | 60.0 ± 0.0 | +5.0 ± 7.1 |" in made
+
+
+def test_what_a_longer_prompt_gains() -> None:
+    made = prompt_length(
+        study("tokens", {("P", "soft", 20): [0.5, 0.6], ("P", "soft", 80): [0.4, 0.4]})
+    )
+    assert made[2:] == [
+        "| tokens | 20 | 80 | gained |",
+        "| --- | ---: | ---: | ---: |",
+        "| `soft` | 55.0 ± 7.1 | 40.0 ± 0.0 | −15.0 ± 7.1 |",
+    ]
