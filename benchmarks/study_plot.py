@@ -63,6 +63,8 @@ def plot_svg(document: Mapping[str, Any]) -> str:
     table = Table(document)
     names = list(dict.fromkeys(name for panel in table.panels for name in table.series(panel)))
     width = max(plot_width(table.xs(panel)) for panel in table.panels)
+    room = max(_room(*_title(table, p, m)) for p in table.panels for m in table.metrics)
+    width = max(width, room - LEFT - RIGHT)
     cell = LEFT + width + RIGHT
     columns = max(1, min(len(table.panels), int(WIDEST // cell)))
     rows = math.ceil(len(table.panels) / columns)
@@ -95,11 +97,10 @@ def plot_svg(document: Mapping[str, Any]) -> str:
 
 def _panel(table: Table, panel: str, metric: str, names: Sequence[str], width: float) -> list[str]:
     axes = axes_of(table, panel, metric, width)
-    title = escape(axis_name(table.document, metric))
-    if panel:
-        title = f'<tspan class="title">{escape(panel)}</tspan>'
-        if len(table.metrics) > 1 or table.document["minus"] is None:
-            title += f" {escape(axis_name(table.document, metric))}"
+    bold, plain = _title(table, panel, metric)
+    title = escape(plain)
+    if bold:
+        title = f'<tspan class="title">{escape(bold)}</tspan>{f" {title}" if title else ""}'
     parts = [f'    <text x="8" y="16">{title}</text>', *frame(table, axes)]
     here = table.series(panel)
     for name in here:
@@ -109,6 +110,17 @@ def _panel(table: Table, panel: str, metric: str, names: Sequence[str], width: f
             shift = 12.0 * (here.index(name) - (len(here) - 1) / 2)
         parts += _series(table, (panel, name, metric), axes, number, shift)
     return parts
+
+
+def _title(table: Table, panel: str, metric: str) -> tuple[str, str]:
+    """Return what stands above a panel, in bold and plain: its name, and what its axis shows."""
+    shown = not panel or len(table.metrics) > 1 or table.document["minus"] is None
+    return panel, axis_name(table.document, metric) if shown else ""
+
+
+def _room(bold: str, plain: str) -> float:
+    """Return how much width a title takes, from the left end of the picture."""
+    return 8 + (1.12 * len(bold) + len(f" {plain}" if bold and plain else plain)) * CHARACTER
 
 
 def _series(

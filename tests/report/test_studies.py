@@ -335,6 +335,7 @@ def drawn() -> dict[str, dict[str, Any]]:
 
     return {
         "sizes": draw(panels, [1, 2, 5, 10, 20], names, scale="log"),
+        "long": draw(["A data set of many words, 16 rows each"], [160, 640], names[:5]),
         "orders": draw(panels, names, [""], along="method"),
         "told": draw(panels, names, ["inferred", "told"], along="method"),
         "gain": draw(many, [2, 5, 10, 16], names[3:5], minus="prompt_ridge none", scale="log"),
