@@ -18,9 +18,9 @@ UNITS = {0.01: "0.01 s", 0.1: "0.1 s", 1.0: "1 s", 10.0: "10 s", 100.0: "100 s"}
 LEAST = 0.01  # seconds: what takes less stands there on the picture
 SAID = """\
 The same costs for the other data sets, with {x} queries a class, from
-`python -m benchmarks.panel_costs`. **s**: of training on one core; for what trains by steps, their
-number times the median of one step. **energy**: an estimate, these seconds times {watts:g} W. The
-other columns are those of the tables above.
+`python -m benchmarks.panel_costs`, on one core with another process on the second. **s**: of
+training; for what trains by steps, their number times the median of one step. **energy**: an
+estimate, these seconds times {watts:g} W. The other columns are those of the tables above.
 """
 
 
@@ -74,7 +74,7 @@ def _cells(costs: Mapping[str, Any]) -> list[str]:
         text.size(costs["stored_bytes"]),
         f"{costs['tokens_added']:.0f}",
         f"{1000 * costs['request_seconds']:.0f}",
-        f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.1f}",
+        f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.1f}" if seconds >= 0.05 else "< 0.1",
         joules(WATTS * seconds),
         "–" if step is None else f"{step:.2f} ×",
         "–" if memory is None else text.size(memory),

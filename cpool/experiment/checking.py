@@ -1,7 +1,7 @@
 """From pydantic's errors to one sentence: the key, the nearest known key, and the file."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -14,14 +14,16 @@ __all__ = ["check_section", "in_file", "named"]
 S = TypeVar("S", bound=Section)
 E = TypeVar("E", bound=CpoolError)
 
+_LIST = "a list in [ ]"
 _KINDS = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
     "float_type": "a number",
     "bool_type": "true or false",
     "string_type": "a text in quotes",
-    "list_type": "a list in [ ]",
-    "tuple_type": "a list in [ ]",
+    "list_type": _LIST,
+    "sequence_str": _LIST,
+    "tuple_type": _LIST,
     "dict_type": "a table",
     "model_type": "a table",
     "model_attributes_type": "a table",
@@ -87,8 +89,8 @@ def _explain(
         return ConfigError(
             expected=f"the key {dotted!r}", got="none", remedy=f"Add it to {source}."
         )
-    kinds = [_kind(e) for e in found if _path(e["loc"], values, e["type"]) == path]
-    kinds = list(dict.fromkeys(kind for kind in kinds if kind))
+    about = [e for e in found if _path(e["loc"], values, e["type"]) == path]
+    kinds = _kinds(about, len(path))
     return ConfigError(
         expected=f"{dotted} as {' or '.join(kinds)}",
         got=_shown(first["input"]),
@@ -133,6 +135,26 @@ def _unknown_key(
     )
 
 
+def _kinds(errors: Sequence[Any], start: int) -> list[str]:
+    """Return what a value must be, by the errors of the members of its union.
+
+    Args:
+        errors: about the value, or about entries of it, or of lists in it.
+        start: where in their `loc` the value ends.
+    """
+    by_depth: dict[int, list[str]] = {}
+    for error in errors:
+        depth = sum(isinstance(step, int) for step in error["loc"][start:])
+        kind = _kind(error)
+        if kind and kind not in by_depth.setdefault(depth, []):
+            by_depth[depth].append(kind)
+    kinds = by_depth.pop(0, [])
+    for depth, inner in sorted(by_depth.items()):
+        lists = _LIST + " of lists" * (depth - 1)
+        kinds.append(f"{lists} whose entries are each {' or '.join(inner)}")
+    return kinds
+
+
 def _kind(error: Any) -> str:
     kind, context = error["type"], error.get("ctx", {})
     if kind == "literal_error":
@@ -141,7 +163,7 @@ def _kind(error: Any) -> str:
         return f"a number {'from' if kind[0] == 'g' else 'up to'} {next(iter(context.values()))}"
     if kind == "is_instance_of":
         # Sequence and PathLike: only the first can be written in TOML.
-        return "a list in [ ]" if "Sequence" in context["class"] else ""
+        return _LIST if "Sequence" in context["class"] else ""
     return _KINDS.get(kind, str(error["msg"]))
 
 

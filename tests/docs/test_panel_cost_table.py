@@ -4,15 +4,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from benchmarks import panel_costs
 from benchmarks.language_streams import leaders, stream_section
 from benchmarks.panel_cost_table import cost_pictures, cost_section, seconds_of
 from benchmarks.study_file import read_study
 from benchmarks.tables import RESULTS
 
-METHODS = {"ncm": "ncm", "soft": "prompt_tuning", "fine_tune_words": "fine_tune_words"}
+METHODS = {
+    "zero": "zero_shot",
+    "ncm": "ncm",
+    "soft": "prompt_tuning",
+    "fine_tune_words": "fine_tune_words",
+}
 PLAIN = {"tokens_added": 4.0, "trainable_parameters": 0, "stored_bytes": 80}
 ROWS = {
     "soft": {
@@ -26,6 +29,7 @@ ROWS = {
         "peak_bytes": 543_000_000,
     },
     "ncm": {**PLAIN, "request_seconds": 0.056, "train_seconds": 3.25},
+    "zero": {**PLAIN, "request_seconds": 0.05, "train_seconds": 0.002},
 }
 
 
@@ -53,7 +57,8 @@ def test_a_row_of_costs(tmp_path: Path) -> None:
     # 160 steps of half a second are 80 s, at 10 W.
     soft = ["85.0 ± 7.1", "11.5k", "2.70 MB", "24", "167", "80", "800 J", "0.40 ×", "543 MB"]
     ncm = ["50.0", "0", "80 B", "4", "56", "3.2", "32 J", "–", "–"]
-    assert table == [["`soft`", *soft], ["`ncm`", *ncm]]
+    zero = ["–", "0", "80 B", "4", "50", "< 0.1", "< 1 J", "–", "–"]
+    assert table == [["`zero`", *zero], ["`soft`", *soft], ["`ncm`", *ncm]]
     assert "| *B, 2 labels* |" in "\n".join(lines)
 
 
@@ -69,7 +74,6 @@ def test_no_costs_no_section(tmp_path: Path) -> None:
     assert cost_pictures(tmp_path, study(), METHODS) == {}
 
 
-@pytest.mark.skipif(not panel_costs.COSTS.is_file(), reason="not measured")
 def test_the_committed_costs_are_of_the_rows_of_the_study() -> None:
     found = json.loads(panel_costs.COSTS.read_text())
     plan = read_study(panel_costs.STUDY)

@@ -109,6 +109,9 @@ def test_an_unknown_key_names_itself_the_nearest_and_the_file(read, change, path
         (BASE + "[not_run]\nncm = 'too slow'\n" + NCM, ["'ncm'", "[[method]] too"]),
         (BASE + 'validation = "x"\n' + NCM, ["stream.validation", "a number"]),
         (BASE + "class_order = 3\n" + NCM, ["stream.class_order", "a list"]),
+        (BASE + "tasks = [3, 2]\n" + NCM, ["stream.tasks", "whose entries are each a list in"]),
+        (BASE + "tasks = [[0, 1.5]]\n" + NCM, ["list in [ ] of lists whose entries", "a whole"]),
+        (BASE + 'tasks = "x"\n' + NCM, ["stream.tasks as a whole number or a list in [ ]; got"]),
     ],
 )
 def test_errors_say_what_and_where(read, text, words):
