@@ -18,7 +18,7 @@ UNITS = {0.01: "0.01 s", 0.1: "0.1 s", 1.0: "1 s", 10.0: "10 s", 100.0: "100 s"}
 LEAST = 0.01  # seconds: what takes less stands there on the picture
 SAID = """\
 The same costs for the other data sets, with {x} queries a class, from
-`python -m benchmarks.panel_costs`, on one core with another process on the second. **s**: of
+`python -m benchmarks.panel_costs`, on one core with other work on the second. **s**: of
 training; for what trains by steps, their number times the median of one step. **energy**: an
 estimate, these seconds times {watts:g} W. The other columns are those of the tables above.
 """
