@@ -289,9 +289,9 @@ def outputs(results: Path = RESULTS) -> dict[Path, str]:
             *aims(document),
             "",
         ]
-        lines += cost_section(results, whole, methods_of(whole))
-        for name, picture in cost_pictures(results, whole, methods_of(whole)).items():
-            pictures[PLOT.with_name(name)] = picture
+        drawn = cost_pictures(results, whole, methods_of(whole))
+        lines += cost_section(results, whole, methods_of(whole), drawn)
+        pictures |= {PLOT.with_name(name): picture for name, picture in drawn.items()}
     for name, heading, section in CHOICES:
         if (file := results / "studies" / f"{name}.json").is_file():
             lines += [f"## {heading}", "", *section(read_json(file)), ""]

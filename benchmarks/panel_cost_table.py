@@ -1,6 +1,6 @@
 """What the rows of the study of hard and soft prompts cost in its panels beside the first."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,10 @@ def _panels(results: Path) -> dict[str, Any]:
 
 
 def cost_section(
-    results: Path, document: Mapping[str, Any], methods: Mapping[str, str]
+    results: Path,
+    document: Mapping[str, Any],
+    methods: Mapping[str, str],
+    pictures: Iterable[str] = (),
 ) -> list[str]:
     """Return the section of the page; nothing while no costs are there.
 
@@ -45,6 +48,7 @@ def cost_section(
         results: benchmarks/results.
         document: of the study.
         methods: of its rows, by label.
+        pictures: the files that `cost_pictures` names, to stand below the table.
     """
     found = _panels(results)
     if not found:
@@ -61,7 +65,7 @@ def cost_section(
                 cells = [text.with_deviation(accuracy, 1.0, 1), *_cells(measured["rows"][label])]
                 lines.append(f"| `{label}` | {' | '.join(cells)} |".replace(text.MISSING, "–"))
     lines.append("")
-    for picture in cost_pictures(results, document, methods):
+    for picture in pictures:
         lines += ['<div class="flow">', f'--8<-- "{picture}"', "</div>", ""]
     return lines
 

@@ -6,8 +6,7 @@
 A study keeps what its rows answer, and its runs lie beside others, so their seconds say little.
 This gives its panels to benchmarks/speed/tuning.py, one after another, and writes
 benchmarks/results/speed-tuning-panels.json after each. The first panel is of the data of
-hard-vs-soft.toml, which that script measures by itself. One thread, about six minutes a panel, with
-nothing beside it.
+hard-vs-soft.toml, which that script measures by itself. One thread, about ten minutes a panel.
 """
 
 import argparse
