@@ -60,6 +60,8 @@ def _grid(table: Table, panel: str, metric: str) -> list[str]:
 
 def found(table: Table) -> list[str]:
     """Say what the numbers say, a sentence or two for each metric and panel."""
+    if table.document["minus"] is not None:
+        return [_parted(table, metric) for metric in table.metrics]
     sentences = []
     for metric in table.metrics:
         for panel in table.panels:
@@ -72,6 +74,28 @@ def found(table: Table) -> list[str]:
             if said:
                 sentences.append(f"{place}: {'; '.join(said)}." if place else f"{'; '.join(said)}.")
     return sentences or ["Nothing to compare."]
+
+
+def _parted(table: Table, metric: str) -> str:
+    """Say of differences to one row where they are clear, whatever the panel and x."""
+    document, said = table.document, []
+    unit = " points" if METRICS[metric].unit == " %" else METRICS[metric].unit
+    for name in dict.fromkeys(name for panel in table.panels for name in table.series(panel)):
+        cells = [(panel, x) for panel in table.panels for x in table.xs(panel)]
+        stats = {cell: table.stat(cell[0], name, cell[1], metric) for cell in cells}
+        known = {cell: stat for cell, stat in stats.items() if stat is not None}
+        sides = []
+        for word, side in (("above", 1), ("below", -1)):
+            clear = [c for c, stat in known.items() if side * stat.mean > 0 and _clear(stat)]
+            where = ", ".join(f"{panel} {x}".strip() for panel, x in clear)
+            sides.append(f"clearly {word} in {len(clear)}" + (f" ({where})" if where else ""))
+        mean = sum(stat.mean for stat in known.values()) / max(len(known), 1)
+        sign = "−" if mean < 0 else "+"
+        said.append(
+            f"Of {len(known)} differences to {document['minus']}, {name} is {' and '.join(sides)}; "
+            f"their mean is {sign}{abs(mean):.{METRICS[metric].digits}f}{unit}."
+        )
+    return " ".join(said)
 
 
 def _differences(table: Table, panel: str, metric: str) -> list[str]:
@@ -112,9 +136,16 @@ def _change(
     )
     if stat.deviation is None:
         return f"{verb}{unit} (one seed)"
-    margin = float(student.ppf(1 - ALPHA / 2, stat.n - 1)) * stat.deviation / stat.n**0.5
-    clear = "clear" if abs(stat.mean) > margin else "not clear"
+    clear = "clear" if _clear(stat) else "not clear"
     return f"{verb} ± {stat.deviation:.{known.digits}f}{unit} ({clear})"
+
+
+def _clear(stat: Stat) -> bool:
+    """Tell whether a paired t test parts a mean of differences from 0; never one seed alone."""
+    if stat.deviation is None:
+        return False
+    margin = float(student.ppf(1 - ALPHA / 2, stat.n - 1)) * stat.deviation / stat.n**0.5
+    return abs(stat.mean) > margin
 
 
 def _over_seeds(table: Table, panel: str, metric: str) -> list[str]:

@@ -10,6 +10,8 @@ from benchmarks.prompt_ridge_log import defaults, ideas, judges, penalties
 from benchmarks.prompt_ridge_penalties import WAYS as PENALTIES
 from benchmarks.prompt_ridge_reading import ASKED, differences, not_run, why
 from benchmarks.prompt_ridge_rows import Experiment, paragraph
+from benchmarks.study_page import found
+from benchmarks.study_results import Table
 from benchmarks.tables import RESULTS
 from cpool._io import read_json, write_json
 
@@ -360,3 +362,11 @@ def test_code_stays_in_one_line() -> None:
     lines = paragraph("- " + "word " * 17 + '`prompt = "auto"` ' + "word " * 9).splitlines()
     assert len(lines) == 2
     assert lines[1].startswith('  `prompt = "auto"` word')
+
+
+def test_the_page_says_of_the_study_what_it_found() -> None:
+    document = read_json(RESULTS / "studies" / "when_does_a_prompt_pay.json")
+    assert found(Table(document))[0].startswith(
+        "Of 24 differences to prompt_ridge none, prompt_ridge is clearly above in 0 and clearly "
+        "below in 3 ("
+    )

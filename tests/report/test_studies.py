@@ -441,6 +441,21 @@ def test_committed_results_are_those_of_their_file():
         assert (document["title"], document["question"]) == (asked.title, asked.question)
 
 
+def test_a_study_of_differences_says_where_they_are_clear():
+    points = [("p", x, "m", seed, v) for x, row in {
+        2: [0.01, 0.012, 0.011], 5: [0.03, -0.03, 0.0], 10: [-0.02, -0.021, -0.02],
+    }.items() for seed, v in enumerate(row)]  # fmt: skip
+    assert found(Table(made(points, minus="bare"))) == [
+        "Of 3 differences to bare, m is clearly above in 1 (p 2) and clearly below in 1 (p 10); "
+        "their mean is −0.31 points."
+    ]
+    alone = [("p", 2, "m", 0, 0.01)]
+    assert found(Table(made(alone, minus="bare"))) == [
+        "Of 1 differences to bare, m is clearly above in 0 and clearly below in 0; "
+        "their mean is +1.00 points."
+    ]
+
+
 def test_the_page_on_the_order_of_the_papers_cites_what_the_studies_found():
     pages = ROOT / "docs" / "pages"
     lines = (pages / "papers.md").read_text(encoding="utf-8").splitlines()
