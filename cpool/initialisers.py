@@ -185,28 +185,33 @@ def from_text(backbone: Any, text: str) -> FromText:
 def from_text_cache(backbone: Any, text: str) -> FromText:
     """Start a prefix on every layer from the keys and values that `text` has in a decoder.
 
-    Untouched, the slot computes the hard prompt: keys enter as the model would keep them in its
-    cache, turned to the positions of the text, and the positions of what follows start after it.
-    (Where a tokenizer begins every text with a start token, that follows, too.) A text of fewer
-    tokens than the prefix is repeated, a longer one is cut; `pool.shorten(slot, init.length)`
-    leaves the text alone.
+    Untouched, in a decoder the slot computes the hard prompt: keys enter as the model would keep
+    them in its cache, turned to the positions of the text, and the positions of what follows start
+    after it. (Where a tokenizer begins every text with a start token, that follows, too.) Of an
+    encoder–decoder they are those with which the decoder repeats the text that its encoder has
+    read: numbers that its attention has met, but no hard prompt.
+
+    A text of fewer tokens than the prefix is repeated, a longer one is cut;
+    `pool.shorten(slot, init.length)` leaves the text alone.
 
     Args:
-        backbone: a frozen decoder with a tokenizer.
+        backbone: a frozen decoder or encoder–decoder with a tokenizer.
         text: the hard prompt, not empty.
     """
     tokenizer = getattr(backbone, "processor", None)
-    if not text.strip() or tokenizer is None or backbone.kind != "causal":
+    if not text.strip() or tokenizer is None or not backbone.has_words:
         raise DataError(
-            expected="a hard prompt and a decoder with a tokenizer",
+            expected="a hard prompt and a language model with a tokenizer",
             got=f"{text!r} and {type(tokenizer).__name__} of {backbone.name!r} ({backbone.kind})",
-            remedy="Give a text that is not empty, and a decoder such as Llama or GPT-2.",
+            remedy="Give a text that is not empty, and a model such as Llama, GPT-2 or T5.",
         )
     ids = torch.tensor(tokenizer.encode(text, add_special_tokens=False))
 
     def init(shape: tuple[int, int, int, int]) -> Tensor:
         n, sites, length, width = shape
-        layers = backbone.cache_of(ids[torch.arange(length) % len(ids)])
+        repeated = ids[torch.arange(length) % len(ids)]
+        kept = backbone.cache_of if backbone.kind == "causal" else backbone.said_of
+        layers = kept(repeated)
         rows = torch.stack([t[0].transpose(0, 1).flatten(1) for pair in layers for t in pair])
         if rows.shape != shape[1:]:
             raise PoolError(

@@ -7,6 +7,7 @@ from torch import Tensor
 from cpool.backbones import Backbone
 from cpool.errors import BackboneError, ConfigError, DataError, StateError
 from cpool.heads import Head
+from cpool.inject._checks import check_encodes
 from cpool.inject.prefix import attention_layers
 from cpool.prompter import Prompter
 
@@ -45,14 +46,22 @@ def need_task(begun: bool) -> None:
         )
 
 
-def check_layers(backbone: Backbone, prompter: Prompter | None) -> None:
-    """Refuse prefixes on layers that the model lacks, when the model is built."""
+def check_layers(backbone: Backbone, prompter: Prompter | None, words: bool) -> None:
+    """Refuse prefixes on layers that the model lacks, when the model is built.
+
+    Args:
+        backbone: the model.
+        prompter: the prompts; None for none.
+        words: whether what is read are the words of its answer, and not features.
+    """
     for branch in prompter or ():
         layers = getattr(branch.site, "layers", ())
-        wrong = [layer for layer in layers if not 0 <= layer < backbone.num_layers]
+        if not words:
+            check_encodes(backbone, layers)
+        wrong = [layer for layer in layers if not 0 <= layer < backbone.prefix_layers]
         if wrong:
             raise BackboneError(
-                expected=f"layers from 0 to {backbone.num_layers - 1} of {backbone.name}",
+                expected=f"layers from 0 to {backbone.prefix_layers - 1} of {backbone.name}",
                 got=f"layers {wrong} in branch {branch.name!r}",
                 remedy="Choose layers that the model has.",
             )

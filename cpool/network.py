@@ -17,7 +17,7 @@ from cpool.model_checks import check_capacity, check_layers, checked_labels, nee
 from cpool.output import Output
 from cpool.passes import Passes
 from cpool.prompter import Prompter, Prompts
-from cpool.readout import AnyReadout, LabelReadout, resolve_readout, scored
+from cpool.readout import AnyReadout, CompletionReadout, LabelReadout, resolve_readout, scored
 from cpool.settings import TrainSettings
 
 __all__ = ["PromptedNetwork"]
@@ -52,7 +52,8 @@ class PromptedNetwork(nn.Module):
         self.passes = Passes(backbone, prompter, self.readout, apart=apart)
         self.mask, self.anchor = mask, 0.0
         self.tasks: list[tuple[int, ...]] = []
-        check_layers(backbone, prompter)
+        words = isinstance(self.readout, LabelReadout | CompletionReadout)
+        check_layers(backbone, prompter, words)
         check_capacity(head, prompter, apart)
 
     @property
@@ -112,7 +113,9 @@ class PromptedNetwork(nn.Module):
             ConfigError: prompts that leave no room.
         """
         backbone, prompter = self.backbone, self.prompter
-        taken = (0 if prompter is None else prompter.room) + self.passes.room
+        taken = self.passes.room
+        if prompter is not None:  # prefixes of an encoder–decoder take no place beside its text
+            taken += prompter.token_room if backbone.kind == "seq2seq" else prompter.room
         taken += room if backbone.kind == "causal" else 0
         if backbone.max_tokens is None or not taken:
             return None

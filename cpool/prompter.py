@@ -102,15 +102,16 @@ class Prompter(nn.Module):
     @property
     def room(self) -> int:
         """How many positions the prompts take: tokens at the embedding plus the longest prefix."""
-        tokens, layers = 0, Counter[int]()
+        layers = Counter[int]()
         for branch in self:
-            slots = max(len(branch.pool), branch.start + branch.per_task)
-            length = branch.policy.chosen(slots) * branch.pool.longest
-            if isinstance(branch.site, EmbeddingSite):
-                tokens += length
-            else:
-                layers.update({layer: length for layer in branch.site.layers})
-        return tokens + max(layers.values(), default=0)
+            if isinstance(branch.site, PrefixSite):
+                layers.update(dict.fromkeys(branch.site.layers, _most(branch)))
+        return self.token_room + max(layers.values(), default=0)
+
+    @property
+    def token_room(self) -> int:
+        """How many positions the prompt tokens at the embedding take."""
+        return sum(_most(branch) for branch in self if isinstance(branch.site, EmbeddingSite))
 
     def begin_task(self, task: int) -> None:
         """Freeze and grow the branches for a new task.
@@ -213,6 +214,12 @@ class Prompter(nn.Module):
 
         length = branch.policy.chosen(len(branch.pool)) * branch.pool.longest
         return Live(length // 2 if site.halves else length, make)
+
+
+def _most(branch: Branch) -> int:
+    """Return how many tokens a branch may put in front of a sample."""
+    slots = max(len(branch.pool), branch.start + branch.per_task)
+    return branch.policy.chosen(slots) * branch.pool.longest
 
 
 def _total(selections: Mapping[str, Selection]) -> Float[Tensor, ""]:

@@ -128,7 +128,8 @@ ENCODERS = ("bert", "roberta", "distilbert", "mpnet", "electra", "modernbert", "
 DECODERS = ("gpt2", "llama", "qwen2")
 SEQ2SEQ = ("t5",)
 SPEAKING = DECODERS + SEQ2SEQ
-# Attention outside of the interface of transformers, or of an encoder and a decoder.
+# No features under prefixes: attention outside of the interface of transformers, or an encoder
+# beside whose decoder they are.
 NO_PREFIX = ("mpnet", "deberta", "t5")
 
 
@@ -254,10 +255,20 @@ def prompts(kind: str, n: int, what: str, seed: int = 0) -> Any:
         tokens = torch.randn(n, 3, made.hidden_size, generator=rng)
     if what in ("prefix", "both"):
         shape = (n, made.num_kv_heads, 2, made.head_dim)
-        for layer in (0, made.num_layers - 1):
+        for layer in (0, made.prefix_layers - 1):
             key, value = (torch.randn(shape, generator=rng) for _ in range(2))
             layers[layer] = (key, value)
     return Prompts(tokens, layers, torch.zeros(()), {})
+
+
+def cached(prompts: Any) -> Any:
+    """Return the prefixes of one row as the cache that transformers keeps beside an encoder."""
+    cache = _transformers("EncoderDecoderCache")(
+        _transformers("DynamicCache")(), _transformers("DynamicCache")()
+    )
+    for layer, (key, value) in sorted(prompts.layers.items()):
+        cache.self_attention_cache.update(key, value, layer)
+    return cache
 
 
 def part(prompts: Any, index: Any) -> Any:

@@ -19,7 +19,8 @@ class Prefix(NamedTuple):
     """Keys and values that one layer gets in front of its own, each [B H N E].
 
     A live prefix is made when its layer runs: `make` gets the hidden state that enters the layer.
-    `real` [B N] is False for padding, where rows have prefixes of different length.
+    `real` [B N] is False for padding, where rows have prefixes of different length. `maker` is the
+    attention module that makes the bias of this layer, where the model looks at distances.
     """
 
     layer: int
@@ -27,6 +28,7 @@ class Prefix(NamedTuple):
     value: Tensor
     make: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
     real: Tensor | None = None
+    maker: nn.Module | None = None
 
 
 class Seen(NamedTuple):
@@ -41,7 +43,8 @@ class Seen(NamedTuple):
 class Call:
     """One forward: prefixes by attention module, tokens for the embedding, and what was used.
 
-    `depths` [T] are the positions of a decoder's tokens, where they are not those in the row.
+    `depths` [T] are the positions of a decoder's tokens, where they are not those in the row;
+    `past` is how many the cache of an encoder–decoder's decoder holds.
     """
 
     prefixes: dict[nn.Module, list[Prefix]] = field(default_factory=dict)
@@ -53,6 +56,7 @@ class Call:
     extended: set[nn.Module] = field(default_factory=set)
     states: dict[int, Tensor] = field(default_factory=dict)
     depths: Tensor | None = None
+    past: int = 0
     recorder: list[Seen] | None = None
     outer: "Call | None" = None
     ended: bool = False

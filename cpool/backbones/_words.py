@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cpool.errors import BackboneError
 
-__all__ = ["cache_of", "scaled"]
+__all__ = ["cache_of", "said_of", "scaled"]
 
 
 def scaled(logits: Float[Tensor, "... V"], config: Any) -> Float[Tensor, "... V"]:
@@ -57,3 +57,18 @@ def cache_of(
             remedy="Use a language model such as Llama, Qwen2 or GPT-2.",
         )
     return [(layer.keys, layer.values) for layer in layers]
+
+
+def said_of(
+    decoder: Any, tokens: Int[Tensor, "1 T"], read: Float[Tensor, "1 _ D"]
+) -> list[tuple[Tensor, Tensor]]:
+    """Return the keys and values of an encoder–decoder's decoder, layer by layer.
+
+    Args:
+        decoder: of the model.
+        tokens: what it says, from its start token on.
+        read: the encoder's states that it looks at.
+    """
+    made = decoder(input_ids=tokens, encoder_hidden_states=read, use_cache=True)
+    cache = getattr(made, "cache", None) or made.past_key_values
+    return [(layer.keys, layer.values) for layer in cache.self_attention_cache.layers]

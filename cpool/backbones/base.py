@@ -13,7 +13,7 @@ from cpool.backbones import images, text
 from cpool.backbones._call import CALL, Call, active
 from cpool.backbones._inputs import Batch, check_length, picked, smallest
 from cpool.backbones._states import compiled
-from cpool.backbones._words import cache_of, scaled
+from cpool.backbones._words import cache_of, said_of, scaled
 from cpool.backbones.completions import prepare_completions
 from cpool.backbones.families import find
 from cpool.backbones.frozen import FrozenModel
@@ -316,6 +316,35 @@ class Backbone(FrozenModel):
         own = own.to(self.device, copy=True)[None]
         with active(Call()), self._ready():
             return cache_of(self.model, own)
+
+    def said_of(self, tokens: Int[Tensor, " T"]) -> list[tuple[Tensor, Tensor]]:
+        """Return the keys and values of a decoder beside an encoder that repeats what it has read.
+
+        The encoder reads the tokens, and the decoder says them after its start token. They are
+        those of no prompt in front of a text, which an encoder–decoder reads in its encoder, but
+        such as its decoder has met.
+
+        Args:
+            tokens: their ids.
+
+        Returns:
+            For each layer of the decoder keys and values: [1 heads T head_dim].
+
+        Raises:
+            BackboneError: no encoder–decoder, or one without its decoder.
+        """
+        if self.kind != "seq2seq":
+            raise BackboneError(
+                expected="an encoder–decoder, whose decoder keeps keys and values of what it says",
+                got=f"{self.name!r} ({self.family}, {self.kind})",
+                remedy="Use a T5, or `cache_of` of a decoder.",
+            )
+        own = tokens.to(self.device)[None]
+        start = own.new_tensor([[self.decoder_start]])
+        with active(Call()), torch.no_grad(), self._ready():
+            read = self.model(input_ids=own).last_hidden_state
+            kept = said_of(self.prefix_model, torch.cat([start, own], dim=1), read)
+        return [(key[:, :, 1:], value[:, :, 1:]) for key, value in kept]
 
     def __repr__(self) -> str:
         """Say what it is in one line; the model prints itself as `backbone.model`."""

@@ -94,9 +94,9 @@ FAMILIES: dict[str, Family] = {
     "mistral": _causal("Mistral"),
     "qwen2": _causal("Qwen2"),
     "qwen3": _causal("Qwen3"),
-    "t5": _seq2seq("T5, Flan-T5 (no prefixes)"),
-    "mt5": _seq2seq("mT5 (no prefixes)"),
-    "umt5": _seq2seq("UMT5 (no prefixes)"),
+    "t5": _seq2seq("T5, Flan-T5"),
+    "mt5": _seq2seq("mT5"),
+    "umt5": _seq2seq("UMT5"),
 }
 
 BACKBONES: dict[str, str] = {

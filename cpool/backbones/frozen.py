@@ -81,6 +81,9 @@ class FrozenModel(nn.Module):
         self.num_heads: int = config.num_attention_heads
         self.num_kv_heads: int = getattr(config, "num_key_value_heads", None) or self.num_heads
         self.head_dim: int = getattr(config, "head_dim", None) or self.hidden_size // self.num_heads
+        # An encoder–decoder takes prefixes in its decoder, whose layers may be fewer or more.
+        decoder = getattr(config, "num_decoder_layers", None) if self.kind == "seq2seq" else None
+        self.prefix_layers: int = decoder or self.num_layers
         self.has_cls = self.kind_of.cls
         self.insert_at = 1 if self.has_cls else 0
         self.final_norm_path = self.kind_of.final_norm
@@ -124,6 +127,36 @@ class FrozenModel(nn.Module):
                 "T5ForConditionalGeneration.",
             )
         return self._language_model[0]
+
+    @property
+    def prefix_model(self) -> Any:
+        """The part of the model whose attention takes prefixes: of a T5 its decoder.
+
+        Raises:
+            BackboneError: an encoder–decoder that was loaded without its decoder.
+        """
+        if self.kind != "seq2seq":
+            return self.plain_model
+        return self.language_model.get_decoder()
+
+    @property
+    def decoder_start(self) -> int:
+        """The token with which the decoder of an encoder–decoder begins to answer.
+
+        Raises:
+            BackboneError: no language model, or one that names none.
+        """
+        model = self.language_model
+        start = getattr(model.config, "decoder_start_token_id", None)
+        if start is None:
+            start = model.generation_config.decoder_start_token_id
+        if start is None:
+            raise BackboneError(
+                expected="a decoder_start_token_id, with which an encoder–decoder begins to answer",
+                got=f"none in the config of {self.name!r}",
+                remedy="Set config.decoder_start_token_id; of T5 it is the pad token, 0.",
+            )
+        return int(start)
 
     @property
     def has_words(self) -> bool:

@@ -11,7 +11,7 @@ from cpool.backbones import Backbone
 from cpool.backbones._inputs import Batch
 from cpool.backbones.pooling import pool_layers
 from cpool.errors import BackboneError
-from cpool.inject._checks import checked
+from cpool.inject._checks import check_encodes, checked
 from cpool.inject.branching import branched
 from cpool.inject.embedding import hooked, insert, through_inputs
 from cpool.inject.prefix import prefixes
@@ -45,7 +45,8 @@ def encode(
     Tokens enter at the backbone's site (after [CLS] where there is one, else in front), prefixes
     in front of the keys and values of their layers. Positions of a decoder start after the prefix,
     which has none itself; when layers have prefixes of different length, after the longest. The
-    tokens of an encoder keep their positions.
+    tokens of an encoder keep their positions. Of an encoder–decoder it is the encoder that runs,
+    which takes tokens alone.
 
     Args:
         backbone: the frozen model.
@@ -62,6 +63,7 @@ def encode(
     size = len(next(iter(inputs.values())))
     given = checked(backbone, prompts, size)
     tokens = given.tokens
+    check_encodes(backbone, {*given.layers, *(() if prompts is None else prompts.live)})
     live = {} if prompts is None else _live(backbone, prompts, inputs)
     numbers = range(backbone.num_layers) if all_layers else tuple(live)
     mask = inputs.get("attention_mask")

@@ -1,5 +1,6 @@
 """Prompts as the injection needs them: of the right shape, one a sample."""
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ from cpool.backbones import Backbone
 from cpool.errors import BackboneError
 from cpool.prompter import Prompts
 
-__all__ = ["Checked", "checked", "checked_tokens", "refuse_live"]
+__all__ = ["Checked", "check_encodes", "checked", "checked_tokens", "refuse_live"]
 
 
 class Checked(NamedTuple):
@@ -92,6 +93,22 @@ def _prefixes(prompts: Prompts, size: int) -> dict[int, tuple[Tensor, Tensor]]:
             )
         result[number] = (key.expand(size, -1, -1, -1), value.expand(size, -1, -1, -1))
     return result
+
+
+def check_encodes(backbone: Backbone, layers: Collection[int]) -> None:
+    """Refuse prefixes where features are read from an encoder beside which the decoder has them.
+
+    Args:
+        backbone: the model.
+        layers: that have prefixes.
+    """
+    if layers and backbone.kind == "seq2seq":
+        raise BackboneError(
+            expected=f"prompt tokens in front of the text that the encoder of {backbone.name!r} "
+            f"({backbone.family}) reads, for features; prefixes go into its decoder",
+            got=f"prefixes on layers {sorted(layers)}",
+            remedy="Use prefix_tuning, which answers in words, or a method with prompt tokens.",
+        )
 
 
 def refuse_live(prompts: Prompts | None) -> None:

@@ -16,6 +16,7 @@ from transformers.masking_utils import sdpa_mask
 
 from cpool.backbones._call import CALL, Prefix, Seen
 from cpool.errors import BackboneError
+from cpool.inject.distance import distance_bias
 
 __all__ = ["NAME", "prefix_attention"]
 
@@ -65,7 +66,7 @@ def prefix_attention(
             attention_mask = query.new_ones(1, 1, 1, key.shape[2], dtype=torch.bool)
         attention_mask = _padded(attention_mask, length, prefix.real)
         if kwargs.get("position_bias") is not None:
-            kwargs["position_bias"] = F.pad(kwargs["position_bias"], (length, 0))
+            kwargs["position_bias"] = _beside(kwargs["position_bias"], prefix)
         key = torch.cat([prefix.key.to(key), key], 2)
         value = torch.cat([prefix.value.to(value), value], 2)
     half = query.dtype
@@ -73,6 +74,8 @@ def prefix_attention(
         query, key, value = query.float(), key.float(), value.float()
         if attention_mask is not None and attention_mask.dtype == half:
             attention_mask = attention_mask.float()
+        if kwargs.get("position_bias") is not None:
+            kwargs["position_bias"] = kwargs["position_bias"].float()
     result: tuple[Tensor, None] = sdpa_attention_forward(
         module, query, key, value, attention_mask, is_causal=is_causal, **kwargs
     )
@@ -95,6 +98,16 @@ def _taken(module: nn.Module, heads: int, head_dim: int) -> Prefix | None:
     if call.recorder is not None:
         call.recorder.append(Seen(module, heads, head_dim))
     return call.take(module)
+
+
+def _beside(bias: Tensor, prefix: Prefix) -> Tensor:
+    """Extend what a layer adds to scores [_ heads T U] by what it adds to those of a prefix."""
+    length, call = prefix.key.shape[2], CALL.get()
+    if prefix.maker is None or call is None:
+        return F.pad(bias, (length, 0))
+    own = distance_bias(prefix.maker, call, bias.shape[2], length, prefix.real).to(bias)
+    size = max(len(own), len(bias))
+    return torch.cat([own.expand(size, -1, -1, -1), bias.expand(size, -1, -1, -1)], dim=3)
 
 
 def _causal(queries: int, keys: int, device: torch.device) -> Tensor:

@@ -4,14 +4,15 @@
 `prefixes` is open, the configs of the model name the function of attention.py; it puts the
 prefixes of this call in front of the projected keys and values, extends the mask, and hands over
 to PyTorch's scaled dot-product attention. Nothing of the model is copied or replaced, and when the
-last context closes the configs name what they named before.
+last context closes the configs name what they named before. Of an encoder–decoder that is the
+self-attention of its decoder, as in prefix tuning of a T5.
 
 Prefix keys enter as they are, without rotation or position. A prefix is visible to every token,
 also in layers with a sliding window.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from threading import Lock
 from typing import Any
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from cpool.backbones import Backbone
 from cpool.backbones._call import Call, Prefix, Seen, active
 from cpool.errors import BackboneError
+from cpool.inject.distance import makers, noting_past
 
 __all__ = ["attention_layers", "attention_shapes", "prefixes", "resumed"]
 
@@ -40,9 +42,11 @@ _RECORDED: WeakKeyDictionary[Backbone, tuple[Seen, ...]] = WeakKeyDictionary()
 def attention_layers(backbone: Backbone) -> tuple[nn.Module, ...]:
     """Return the attention modules of a backbone in layer order, found by one tiny forward.
 
+    Of an encoder–decoder those with which its decoder looks at its own words.
+
     Raises:
-        BackboneError: the attention of this model cannot be reached (MPNet, DeBERTa), or is an
-            encoder's and a decoder's (T5).
+        BackboneError: the attention of this model cannot be reached (MPNet, DeBERTa), or the
+            decoder of an encoder–decoder was not loaded.
     """
     return tuple(seen.module for seen in _record(backbone))
 
@@ -57,29 +61,31 @@ def attention_shapes(backbone: Backbone) -> tuple[tuple[int, int], ...]:
 
 
 def _record(backbone: Backbone) -> tuple[Seen, ...]:
-    if backbone.kind == "seq2seq":
-        # Prefix tuning of a T5 goes into its decoder; in the encoder alone it would be another
-        # method under that name.
-        raise BackboneError(
-            expected="one stack of layers behind the attention interface, to put prefixes in",
-            got=f"{backbone.family!r}, an encoder–decoder",
-            remedy="Use a method with embedding prompts, or another backbone.",
-        )
     if backbone not in _RECORDED:
-        model = backbone.plain_model
         with torch.no_grad(), _switched(backbone), active(Call(recorder=[])) as call:
-            # .forward, not a call: compiled code would be specialised to the recording.
-            model.forward(**backbone.model_inputs(backbone.smallest_batch()))
+            _run_once(backbone)
         seen = tuple(call.recorder or ())
-        if len(seen) != backbone.num_layers:
+        if backbone.kind == "seq2seq":  # its decoder looks at the encoder's states, too
+            seen = tuple(one for one in seen if getattr(one.module, "is_causal", False))
+        if len(seen) != backbone.prefix_layers:
             raise BackboneError(
-                expected=f"{backbone.num_layers} layers whose attention goes through the "
+                expected=f"{backbone.prefix_layers} layers whose attention goes through the "
                 "attention interface of transformers, so that prefixes can be put in",
                 got=f"{len(seen)} of them in {backbone.family!r}",
                 remedy="Use a method with embedding prompts, or another backbone.",
             )
         _RECORDED[backbone] = seen
     return _RECORDED[backbone]
+
+
+def _run_once(backbone: Backbone) -> None:
+    # .forward, not a call: compiled code would be specialised to the recording.
+    if backbone.kind != "seq2seq":
+        backbone.plain_model.forward(**backbone.model_inputs(backbone.smallest_batch()))
+        return
+    word = torch.zeros(1, 1, dtype=torch.int64, device=backbone.device)
+    state = torch.zeros(1, 1, backbone.hidden_size, dtype=backbone.dtype, device=backbone.device)
+    backbone.prefix_model.forward(input_ids=word, encoder_hidden_states=state, use_cache=False)
 
 
 # ---- switching the implementation, counted so that overlapping contexts do not disturb ---------
@@ -119,7 +125,7 @@ def _configs(backbone: Backbone) -> list[Any]:
     if backbone not in _CONFIGS:
         found = {
             id(config): config
-            for module in backbone.plain_model.modules()
+            for module in backbone.prefix_model.modules()
             if hasattr(config := getattr(module, "config", None), "_attn_implementation_internal")
         }
         _CONFIGS[backbone] = list(found.values())
@@ -143,7 +149,8 @@ def prefixes(
 
     Args:
         backbone: the model.
-        layers: layer number → (keys, values), each [B H N E] with H key-value heads of width E.
+        layers: layer number → (keys, values), each [B H N E] with H key-value heads of width E; of
+            an encoder–decoder the numbers are those of its decoder.
         live: layer number → what makes them from the hidden state [B T D] that enters the layer;
             that state must be among those that the forward captures.
         spans: layer number → False where its prefix is padding, if rows differ.
@@ -155,11 +162,16 @@ def prefixes(
     wanted = {*layers, *(live or {})}
     seen = _record(backbone) if wanted else ()
     call = Call(prefixes=_by_module(backbone, layers, live or {}, seen, spans or {}))
-    with active(call), _switched(backbone) if wanted else nullcontext():
+    with ExitStack() as stack:
+        stack.enter_context(active(call))
+        if wanted:
+            stack.enter_context(_switched(backbone))
+            if backbone.kind == "seq2seq":
+                stack.enter_context(noting_past(backbone.prefix_model))
         yield call
     skipped = sorted(wanted - call.consumed)
     if skipped:
-        names = {module: name for name, module in backbone.plain_model.named_modules()}
+        names = {module: name for name, module in backbone.prefix_model.named_modules()}
         raise BackboneError(
             expected=f"layer {skipped[0]} ({names.get(seen[skipped[0]].module)}) to use its prefix",
             got=f"layers {skipped} of {backbone.family!r} that skipped it",
@@ -189,9 +201,9 @@ def _by_module(
     spans: Mapping[int, Tensor],
 ) -> dict[nn.Module, list[Prefix]]:
     for number in (*layers, *live):
-        if not 0 <= number < backbone.num_layers or (number in layers and number in live):
+        if not 0 <= number < backbone.prefix_layers or (number in layers and number in live):
             raise BackboneError(
-                expected=f"layers from 0 to {backbone.num_layers - 1} of {backbone.family!r}, "
+                expected=f"layers from 0 to {backbone.prefix_layers - 1} of {backbone.family!r}, "
                 "each with a prefix or with a live one",
                 got=f"a prefix for layer {number}",
                 remedy="Choose layers that the model has, each once.",
@@ -199,12 +211,13 @@ def _by_module(
     for number, pair in layers.items():
         _check(backbone, number, pair, seen)
     result: dict[nn.Module, list[Prefix]] = {seen[n].module: [] for n in (*layers, *live)}
+    bias = makers([one.module for one in seen])
     for number, (module, _, _) in enumerate(seen):
         if module in result:  # also the turns without a prefix of a module that runs several times
             made = live.get(number)
             checked = None if made is None else _checked(backbone, number, made, seen)
             pair, real = layers.get(number, _EMPTY), spans.get(number)
-            result[module].append(Prefix(number, *pair, checked, real))
+            result[module].append(Prefix(number, *pair, checked, real, bias[number]))
     return result
 
 

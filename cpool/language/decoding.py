@@ -10,11 +10,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cpool.backbones import Backbone
-from cpool.backbones._call import CALL, Call, active
+from cpool.backbones._call import CALL, Call
 from cpool.backbones._inputs import Batch
 from cpool.errors import BackboneError
-from cpool.inject import encode
-from cpool.inject._checks import refuse_live
+from cpool.inject import encode, prefixes
+from cpool.inject._checks import checked, refuse_live
 from cpool.prompter import Prompts
 
 __all__ = ["answered", "decoded"]
@@ -48,7 +48,7 @@ def decoded(
         BackboneError: prompts that the model cannot carry, or a decoder of another kind.
     """
     refuse_live(prompts)
-    start = _start(backbone)
+    start = backbone.decoder_start
     states, seen = _read(backbone, batch, prompts)
     size, device = len(states), states.device
     ids = torch.tensor([start, *tokens], device=device)
@@ -56,7 +56,8 @@ def decoded(
     allowed[:, 0] = True
     hidden = torch.zeros(allowed.shape, dtype=states.dtype, device=device)
     hidden = hidden.masked_fill(~allowed, torch.finfo(states.dtype).min)
-    with _positions(backbone, torch.tensor([0, *(depth + 1 for depth in depths)], device=device)):
+    place = torch.tensor([0, *(depth + 1 for depth in depths)], device=device)
+    with _said_under(backbone, prompts, size) as call, _positions(backbone, call, place):
         final = _decoder(backbone)(
             input_ids=ids.expand(size, -1),
             attention_mask=hidden.expand(size, 1, -1, -1),
@@ -85,39 +86,35 @@ def answered(
         BackboneError: prompts that the model cannot carry, or no token to begin with.
     """
     states, seen = _read(backbone, batch, prompts)
-    first = torch.full_like(words[:, :1], _start(backbone))
-    made: Tensor = _decoder(backbone)(
-        input_ids=torch.cat([first, words[:, :-1]], dim=1),
-        encoder_hidden_states=states,
-        encoder_attention_mask=seen,
-        use_cache=False,
-    ).last_hidden_state
+    first = torch.full_like(words[:, :1], backbone.decoder_start)
+    with _said_under(backbone, prompts, len(words)):
+        made: Tensor = _decoder(backbone)(
+            input_ids=torch.cat([first, words[:, :-1]], dim=1),
+            encoder_hidden_states=states,
+            encoder_attention_mask=seen,
+            use_cache=False,
+        ).last_hidden_state
     return made
 
 
 def _read(
     backbone: Backbone, batch: Batch, prompts: Prompts | None
 ) -> tuple[Float[Tensor, "B T D"], Int[Tensor, "B T"]]:
-    """Return what the encoder makes of prompts and text, and the mask of both."""
+    """Return what the encoder makes of prompt tokens and text, and the mask of both."""
+    if prompts is not None:  # prefixes are the decoder's
+        prompts = prompts._replace(layers={}, spans={})
     encoded = encode(backbone, batch, prompts)
     seen = encoded.mask.clone()
     seen[:, encoded.prompts] = True if encoded.real is None else encoded.real
     return encoded.hidden_states[-1], seen.long()
 
 
-def _start(backbone: Backbone) -> int:
-    """Return the token that a decoder's row begins with."""
-    model = backbone.language_model
-    start = getattr(model.config, "decoder_start_token_id", None)
-    if start is None:
-        start = model.generation_config.decoder_start_token_id
-    if start is None:
-        raise BackboneError(
-            expected="a decoder_start_token_id, with which an encoder–decoder begins to answer",
-            got=f"none in the config of {backbone.name!r}",
-            remedy="Set config.decoder_start_token_id; of T5 it is the pad token, 0.",
-        )
-    return int(start)
+@contextmanager
+def _said_under(backbone: Backbone, prompts: Prompts | None, rows: int) -> Iterator[Call]:
+    """Put the prefixes of a batch into the decoder for the calls made inside this context."""
+    given = checked(backbone, prompts, rows)
+    with prefixes(backbone, given.layers, spans=given.spans) as call:
+        yield call
 
 
 def _decoder(backbone: Backbone) -> Any:
@@ -126,13 +123,13 @@ def _decoder(backbone: Backbone) -> Any:
 
 
 @contextmanager
-def _positions(backbone: Backbone, depths: Tensor) -> Iterator[None]:
+def _positions(backbone: Backbone, call: Call, depths: Tensor) -> Iterator[None]:
     """Give the decoder's tokens these positions in the bias of every forward inside the context."""
+    call.depths = depths
     with ExitStack() as stack:
         for path, module in _decoder(backbone).named_modules():
             if path.endswith("relative_attention_bias"):
                 stack.callback(module.register_forward_hook(_depth_hook).remove)
-        call = stack.enter_context(active(Call(depths=depths)))
         yield
     if not call.extended:
         raise BackboneError(

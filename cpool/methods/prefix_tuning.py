@@ -1,4 +1,7 @@
-"""Prefix tuning (Li and Liang, ACL 2021): learned keys and values on every layer of a decoder."""
+"""Prefix tuning (Li and Liang, ACL 2021): learned keys and values on every layer of a decoder.
+
+Of an encoder–decoder it is the decoder, too, in front of the answer that it says.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -27,8 +30,9 @@ class PrefixTuning(LabelMethod):
 
     Attributes:
         length: P, prefix tokens a layer; None takes as many as `text` has.
-        init: "text": the keys and values of `text`, untouched the same as the words; "random":
-            N(0, std²), or with `through` what a new network gives.
+        init: "text": the keys and values of `text`, untouched the same as the words, or of a T5
+            those with which its decoder repeats them; "random": N(0, std²), or with `through` what
+            a new network gives.
         text: a hard prompt to start from.
         std: of a random start.
         slots: one prefix a "task", chosen at test by a Gaussian router, or one "shared" by all.
@@ -71,7 +75,7 @@ class PrefixTuning(LabelMethod):
 
     def compose(self, backbone: Backbone) -> PromptedModel:
         """A branch of prefixes on all layers, and the scores of the labels."""
-        site = PrefixSite(tuple(range(backbone.num_layers)), backbone.num_kv_heads)
+        site = PrefixSite(tuple(range(backbone.prefix_layers)), backbone.num_kv_heads)
         length = self.token_count(backbone, self.length, self.text)
         return self.tuned(backbone, self.words(backbone), site, self._pool(backbone, site, length))
 

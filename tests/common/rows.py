@@ -236,5 +236,4 @@ LANGUAGE = (
 def refused(row: str, kind: str) -> bool:
     """Return whether a row cannot run on a kind: no prefixes in its attention, or no words."""
     words = row in LANGUAGE and kind not in tiny.SPEAKING
-    prefix = row in PREFIXES or row.startswith("prefix_tuning")
-    return words or (prefix and kind in tiny.NO_PREFIX)
+    return words or (row in PREFIXES and kind in tiny.NO_PREFIX)
