@@ -3,7 +3,7 @@
 Read and written are the files alone, `adapter_config.json` and `adapter_model.safetensors`, so
 PEFT need not be installed. Kinds: PROMPT_TUNING and MULTITASK_PROMPT_TUNING (tokens in front of the
 embeddings), PREFIX_TUNING and CARTRIDGE (keys and values in front of those of every layer). Of an
-encoder–decoder, tokens in front of the encoder's embeddings alone.
+encoder–decoder, tokens in front of the encoder's embeddings, and prefixes in its decoder.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,12 +42,14 @@ class Adapter(NamedTuple):
         values: [S P W]; S is 1 for tokens, and 2 a layer, keys then values, for a cache.
         heads: key-value heads of a cache; 0 for tokens.
         base: name of the base model, as the adapter gives it.
+        seq2seq: whether it is a cache for the decoder of an encoder–decoder.
     """
 
     kind: str
     values: Float[Tensor, "S P W"]
     heads: int
     base: str | None
+    seq2seq: bool = False
 
 
 def read_peft(folder: str | Path, *, task: int | None = None) -> Adapter:
@@ -80,11 +82,11 @@ def read_peft(folder: str | Path, *, task: int | None = None) -> Adapter:
     tensors = _tensors(folder)
     length, width = config["num_virtual_tokens"], config["token_dim"]
     halves = config.get("num_transformer_submodules") or 1
-    if halves == 2 and kind != "PROMPT_TUNING":
+    if halves == 2 and kind == "MULTITASK_PROMPT_TUNING":
         raise CheckpointError(
             expected="a prompt in front of the encoder alone, or an adapter of a decoder",
             got=f"{kind} in {folder}, which has one in the decoder of an encoder–decoder, too",
-            remedy="Tune the model with PROMPT_TUNING.",
+            remedy="Tune the model with PROMPT_TUNING or PREFIX_TUNING.",
         )
     # PROMPT_TUNING of an encoder–decoder stores rows for both, of which PEFT reads the first half.
     rows = tensors["prompt_embeddings"][:length].float()
@@ -99,7 +101,27 @@ def read_peft(folder: str | Path, *, task: int | None = None) -> Adapter:
         rows = rows * _low_rank(tensors, task, folder)
     values = rows.view(length, sites, width).transpose(0, 1).contiguous()
     heads = config["num_attention_heads"] if kind in CACHES else 0
-    return Adapter(str(kind), values, heads, config.get("base_model_name_or_path"))
+    seq2seq = halves == 2 and kind in CACHES
+    if seq2seq:
+        values = _stepped(values)
+    return Adapter(str(kind), values, heads, config.get("base_model_name_or_path"), seq2seq)
+
+
+# PEFT (0.19 to 0.21) cuts the stored rows of an encoder–decoder, twice over, into pieces of keys,
+# values, keys, values, of which its decoder's layers take the first two. So layer i gets what is
+# stored as layer 2i mod L, and every other stored layer goes nowhere.
+
+
+def _stepped(stored: Float[Tensor, "_ P W"]) -> Float[Tensor, "_ P W"]:
+    """Return the keys and values that a decoder's layers get of those that PEFT stores."""
+    layers = stored.view(-1, 2, *stored.shape[1:])
+    return layers[2 * torch.arange(len(layers)) % len(layers)].flatten(0, 1)
+
+
+def _spread(values: Float[Tensor, "_ P W"]) -> Float[Tensor, "_ P W"]:
+    """Return what PEFT has to store so that a decoder's layers get these keys and values."""
+    layers = values.view(-1, 2, *values.shape[1:])
+    return torch.stack([layers, torch.zeros_like(layers)], dim=1).flatten(0, 2)
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -155,7 +177,8 @@ def export_peft(
     """Write a slot as an adapter of PEFT for a language model.
 
     Tokens become PROMPT_TUNING, also those of a multitask prompt, `P* ⊙ (u_t v_tᵀ)` multiplied out;
-    prefixes become PREFIX_TUNING.
+    prefixes become PREFIX_TUNING. Those of an encoder–decoder take twice the room there: what PEFT
+    hands over is every other layer that it stores.
 
     Args:
         branch: of a prompter; at the embedding, or with prefixes on all layers.
@@ -167,7 +190,8 @@ def export_peft(
             and values.
 
     Raises:
-        PoolError: no such slot, prefixes that PEFT has no place for, or a cartridge of tokens.
+        PoolError: no such slot, prefixes that PEFT has no place for, or a cartridge of tokens or
+            for an encoder–decoder.
         ConfigError: another task_type.
     """
     if task_type not in ("CAUSAL_LM", "SEQ_2_SEQ_LM"):
@@ -183,11 +207,11 @@ def export_peft(
             remedy="Write prompt tokens with cartridge=False, as PROMPT_TUNING.",
         )
     folder, site, halves = Path(folder), branch.site, 2 if task_type == "SEQ_2_SEQ_LM" else 1
-    if halves == 2 and not isinstance(site, EmbeddingSite):
+    if halves == 2 and cartridge:
         raise PoolError(
-            expected="a prompt at the embedding, for an encoder–decoder",
-            got=f"{site} in branch {branch.name!r}",
-            remedy="Export slots of a method with prompt tokens.",
+            expected="a slot of a decoder, for a CARTRIDGE",
+            got=f"task_type {task_type!r}",
+            remedy="Write it with cartridge=False, as PREFIX_TUNING.",
         )
     place = branch.pool.check_slot(slot)
     length = branch.pool.length_of(place)
@@ -210,7 +234,10 @@ def export_peft(
                 got=f"{site} in branch {branch.name!r}",
                 remedy="Export slots of a method with a prefix on every layer.",
             )
-        config |= {"num_attention_heads": site.heads, "num_layers": len(site.layers)}
+        if halves == 2:
+            values = _spread(values)
+        sites = len(values)
+        config |= {"num_attention_heads": site.heads, "num_layers": sites // 2}
         if cartridge:
             config |= {"peft_type": "CARTRIDGE", "num_frozen_tokens": 1}
         else:
@@ -219,8 +246,10 @@ def export_peft(
                 "encoder_hidden_size": width,
                 "prefix_projection": False,
             }
-    # PEFT stores rows for encoder and decoder, and of these reads the first half.
-    rows = values.transpose(0, 1).reshape(length, sites * width).repeat(halves, 1)
+    rows = values.transpose(0, 1).reshape(length, sites * width)
+    if isinstance(site, EmbeddingSite):
+        # PEFT stores rows for encoder and decoder, and of these reads the first half.
+        rows = rows.repeat(halves, 1)
     folder.mkdir(parents=True, exist_ok=True)
     data = save_bytes({"prompt_embeddings": rows}, metadata={"format": "pt"})
     write_bytes(folder / WEIGHTS, data)
@@ -261,29 +290,31 @@ def pool_from_peft(
             )
     first = adapters[0]
     names = [Path(folder).name for folder in folders]
-    pool = pool_of([adapter.values for adapter in adapters], names)
+    pool = pool_of([_own(adapter, backbone) for adapter in adapters], names)
     cache = first.kind in CACHES
-    layers = tuple(range(backbone.num_layers))
+    layers = tuple(range(backbone.prefix_layers))
     return pool, PrefixSite(layers, first.heads) if cache else EmbeddingSite()
 
 
 def _check(folder: Path, adapter: Adapter, backbone: Backbone, any_base: bool) -> None:
     cache = adapter.kind in CACHES
-    if cache and backbone.kind == "seq2seq":
+    if cache and adapter.seq2seq != (backbone.kind == "seq2seq"):
+        whose = {True: "an encoder–decoder", False: "a decoder"}
         raise CheckpointError(
-            expected=f"prompt tokens for {backbone.name!r}, an encoder–decoder",
-            got=f"{adapter.kind} in {folder}",
-            remedy="Tune the model with PROMPT_TUNING.",
+            expected=f"an adapter for {backbone.name!r}, {whose[not adapter.seq2seq]}",
+            got=f"{adapter.kind} for {whose[adapter.seq2seq]} in {folder}",
+            remedy="Load the base model that it was trained on.",
         )
-    layers = backbone.num_layers if cache else 1
+    layers = backbone.prefix_layers if cache else 1
     width = backbone.num_kv_heads * backbone.head_dim if cache else backbone.hidden_size
     sites = 2 * layers if cache else 1
-    if adapter.values.shape[0] != sites or adapter.values.shape[2] != width:
+    held = len(_own(adapter, backbone))
+    if held != sites or adapter.values.shape[2] != width:
         raise CheckpointError(
             expected=f"an adapter for {backbone.name!r}, of width {width}"
             + (f" on {layers} layers" if cache else ""),
             got=f"{folder}: width {adapter.values.shape[2]}"
-            + (f" on {adapter.values.shape[0] // 2} layers" if cache else "")
+            + (f" on {held // 2} layers" if cache else "")
             + f", for {adapter.base!r}",
             remedy="Load the base model that it was trained on.",
         )
@@ -294,6 +325,14 @@ def _check(folder: Path, adapter: Adapter, backbone: Backbone, any_base: bool) -
         got=f"{folder}, which names {adapter.base!r}",
         remedy="Load that base model, or pass any_base=True where both are the same weights.",
     )
+
+
+def _own(adapter: Adapter, backbone: Backbone) -> Tensor:
+    """Return the values that a backbone has a place for.
+
+    For an encoder–decoder PEFT stores as many layers as its encoder has, or more.
+    """
+    return adapter.values[: 2 * backbone.prefix_layers] if adapter.seq2seq else adapter.values
 
 
 def _short(name: str) -> str:

@@ -1,12 +1,13 @@
 """Exchange with PEFT: golden adapters, and PEFT's own code on what is written here."""
 
+import copy
 import json
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import PeftModel, PrefixTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
@@ -112,7 +113,8 @@ def test_golden_adapters_of_a_t5_give_golden_logits() -> None:
 def branches(kind: str) -> list[Branch]:
     """Return a branch at each site, with two slots."""
     backbone = tiny.backbone(kind)
-    sites = [EmbeddingSite(), PrefixSite(tuple(range(3)), backbone.num_kv_heads)]
+    layers = tuple(range(backbone.prefix_layers))
+    sites = [EmbeddingSite(), PrefixSite(layers, backbone.num_kv_heads)]
     made = []
     for site in sites:
         cache = isinstance(site, PrefixSite)
@@ -212,8 +214,9 @@ def test_a_cartridge_is_of_prefixes(tmp_path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT's own use of transformers
-def test_peft_loads_what_is_written_for_a_t5_and_computes_the_same(tmp_path) -> None:
-    backbone, branch = tiny.backbone("t5"), branches("t5")[0]
+@pytest.mark.parametrize("which", [0, 1], ids=["tokens", "prefix"])
+def test_peft_loads_what_is_written_for_a_t5_and_computes_the_same(which, tmp_path) -> None:
+    backbone, branch = tiny.backbone("t5"), branches("t5")[which]
     for slot in (0, 1):
         export_peft(branch, slot, tmp_path / f"s{slot}", task_type="SEQ_2_SEQ_LM")
     base = tiny.language_model("t5")
@@ -238,15 +241,50 @@ def test_peft_loads_what_is_written_for_a_t5_and_computes_the_same(tmp_path) -> 
     assert torch.equal(pool.values(), branch.pool.values()) and site == branch.site
 
 
-def test_what_a_t5_has_no_place_for_is_refused(tmp_path) -> None:
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT's own use of transformers
+@pytest.mark.parametrize("depth", [2, 3, 4])
+def test_prefixes_that_peft_makes_for_a_t5_give_what_they_give_there(depth, tmp_path) -> None:
+    """Whatever PEFT makes of its own rows: which of them go to which layer is its business."""
+    changes = {"num_layers": depth, "num_decoder_layers": 2}
+    config = T5Config(**{**tiny._MODELS["t5"][1], **changes})
+    torch.manual_seed(0)
+    base = T5ForConditionalGeneration(config).eval()
+    backbone = wrap_model(copy.deepcopy(base), tiny.backbone("t5").processor, name="base")
+    asked = PrefixTuningConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=3)
+    theirs = get_peft_model(base, asked).eval()
+    with torch.no_grad():
+        theirs.prompt_encoder["default"].embedding.weight.normal_(0.0, 1.0)
+    theirs.save_pretrained(tmp_path)
+    pool, site = pool_from_peft([tmp_path], backbone)
+    assert isinstance(site, PrefixSite) and site.layers == (0, 1)
+    batch = backbone.prepare(BATCH)
+    words = torch.tensor([[1, 7, 9, 8]] * 3)
+    with torch.no_grad():
+        expected = theirs(**batch, decoder_input_ids=words).logits.log_softmax(dim=-1)
+        trie = LabelTrie(("a",), ((7, 9, 8, 2),))
+        got = score_labels(backbone, batch, prompter_of(pool, site).forced(0), trie)
+        bare = score_labels(backbone, batch, None, trie)
+    expected = expected[:, range(4), [7, 9, 8, 2]].sum(dim=1)
+    torch.testing.assert_close(got[:, 0], expected, rtol=0, atol=2e-5)
+    assert (got - bare).abs().min() > 0.01
+
+
+def test_what_is_for_another_kind_of_model_is_refused(tmp_path) -> None:
     cache = branches("llama")[1]
-    with pytest.raises(PoolError, match="a prompt at the embedding, for an encoder–decoder"):
-        export_peft(cache, 0, tmp_path / "mine", task_type="SEQ_2_SEQ_LM")
+    with pytest.raises(PoolError, match="a slot of a decoder, for a CARTRIDGE"):
+        export_peft(cache, 0, tmp_path / "mine", task_type="SEQ_2_SEQ_LM", cartridge=True)
     folder = export_peft(cache, 0, tmp_path / "mine", base="tiny-t5")
-    with pytest.raises(CheckpointError, match="prompt tokens for 'tiny-t5', an encoder–decoder"):
+    with pytest.raises(CheckpointError, match=r"'tiny-t5', an encoder–decoder.*for a decoder"):
         pool_from_peft([folder], tiny.backbone("t5"))
+    other = export_peft(branches("t5")[1], 0, tmp_path / "t5", task_type="SEQ_2_SEQ_LM")
+    with pytest.raises(CheckpointError, match=r"'tiny-llama', a decoder.*for an encoder–decoder"):
+        pool_from_peft([other], tiny.backbone("llama"))
+    deep = wrap_model(tiny.language_model("t5"), name="deep")
+    deep.prefix_layers = 5
+    with pytest.raises(CheckpointError, match=r"on 5 layers.*on 4 layers"):
+        pool_from_peft([other], deep)
     config = json.loads((folder / "adapter_config.json").read_text())
-    changed = {**config, "num_transformer_submodules": 2}
+    changed = {**config, "num_transformer_submodules": 2, "peft_type": "MULTITASK_PROMPT_TUNING"}
     (folder / "adapter_config.json").write_text(json.dumps(changed))
     with pytest.raises(CheckpointError, match="in the decoder of an encoder–decoder, too"):
         read_peft(folder)
