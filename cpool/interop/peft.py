@@ -107,7 +107,7 @@ def read_peft(folder: str | Path, *, task: int | None = None) -> Adapter:
     return Adapter(str(kind), values, heads, config.get("base_model_name_or_path"), seq2seq)
 
 
-# PEFT (0.19 to 0.21) cuts the stored rows of an encoder–decoder, twice over, into pieces of keys,
+# PEFT (0.21) cuts the stored rows of an encoder–decoder, twice over, into pieces of keys,
 # values, keys, values, of which its decoder's layers take the first two. So layer i gets what is
 # stored as layer 2i mod L, and every other stored layer goes nowhere.
 
