@@ -24,9 +24,15 @@ __all__ = ["Branch", "EmbeddingSite", "PrefixSite", "Site"]
 
 @dataclass(frozen=True)
 class EmbeddingSite:
-    """Prompt tokens beside the input's embeddings: S = 1, W = D."""
+    """Prompt tokens beside the input's embeddings: S = 1, W = D.
+
+    Attributes:
+        after_start: stand behind the start token of a decoder's text, where its tokenizer puts one
+            there, as the words of a hard prompt do; else in front of it, as in PEFT.
+    """
 
     sites: int = 1
+    after_start: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,12 +46,14 @@ class PrefixSite:
             (CODA-Prompt); then S = 1 per layer.
         live: True when the query is the hidden state that enters the layer, pooled, instead of
             the feature of an unprompted pass (OS-Prompt, ConvPrompt); one layer a branch then.
+        after_start: as of an `EmbeddingSite`.
     """
 
     layers: tuple[int, ...]
     heads: int
     halves: bool = False
     live: bool = False
+    after_start: bool = False
 
     @property
     def sites(self) -> int:

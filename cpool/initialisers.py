@@ -150,7 +150,8 @@ class FromText:
 def from_text(backbone: Any, text: str) -> FromText:
     """Start from the token embeddings of `text`: untouched, the slot computes the hard prompt.
 
-    Where a tokenizer begins every text with a start token, the prompt stands in front of it.
+    Where a tokenizer begins every text with a start token, that takes a site with after_start=True,
+    behind that token; in front of it the words are another prompt.
 
     A text of fewer tokens than the prompt is repeated, a longer one is cut, as in PEFT. The copy
     is exact when the slot has as many tokens as the text: make the pool so long, or leave the text
@@ -182,14 +183,14 @@ def from_text(backbone: Any, text: str) -> FromText:
     return FromText(len(ids), init)
 
 
-def from_text_cache(backbone: Any, text: str) -> FromText:
+def from_text_cache(backbone: Any, text: str, *, after_start: bool = False) -> FromText:
     """Start a prefix on every layer from the keys and values that `text` has in a decoder.
 
     Untouched, in a decoder the slot computes the hard prompt: keys enter as the model would keep
     them in its cache, turned to the positions of the text, and the positions of what follows start
-    after it. (Where a tokenizer begins every text with a start token, that follows, too.) Of an
-    encoder–decoder they are those with which the decoder repeats the text that its encoder has
-    read: numbers that its attention has met, but no hard prompt.
+    after it. Where a tokenizer begins every text with a start token, that takes after_start=True,
+    here and of the site. Of an encoder–decoder they are those with which the decoder repeats the
+    text that its encoder has read: numbers that its attention has met, but no hard prompt.
 
     A text of fewer tokens than the prefix is repeated, a longer one is cut;
     `pool.shorten(slot, init.length)` leaves the text alone.
@@ -197,6 +198,7 @@ def from_text_cache(backbone: Any, text: str) -> FromText:
     Args:
         backbone: a frozen decoder or encoder–decoder with a tokenizer.
         text: the hard prompt, not empty.
+        after_start: keep what is read behind the start token, if the tokenizer has one.
     """
     tokenizer = getattr(backbone, "processor", None)
     if not text.strip() or tokenizer is None or not backbone.has_words:
@@ -210,8 +212,7 @@ def from_text_cache(backbone: Any, text: str) -> FromText:
     def init(shape: tuple[int, int, int, int]) -> Tensor:
         n, sites, length, width = shape
         repeated = ids[torch.arange(length) % len(ids)]
-        kept = backbone.cache_of if backbone.kind == "causal" else backbone.said_of
-        layers = kept(repeated)
+        layers = backbone.read_of(repeated, after_start=after_start)
         rows = torch.stack([t[0].transpose(0, 1).flatten(1) for pair in layers for t in pair])
         if rows.shape != shape[1:]:
             raise PoolError(

@@ -42,6 +42,7 @@ class Prompts(NamedTuple):
         real: False for tokens that are padding, since rows have prompts of different length,
             [B N]; None: there are none.
         spans: layer number → the same of its prefix, for layers where there is padding.
+        after_start: they stand behind the start token of a text that has one.
     """
 
     tokens: Float[Tensor, "B N D"] | None
@@ -51,6 +52,7 @@ class Prompts(NamedTuple):
     live: Mapping[int, Live] = MappingProxyType({})
     real: Bool[Tensor, "B N"] | None = None
     spans: Mapping[int, Bool[Tensor, "B _"]] = MappingProxyType({})
+    after_start: bool = False
 
     def finished(self) -> "Prompts":
         """Return the prompts with the losses of live branches, which the pass has made, too."""
@@ -74,6 +76,12 @@ class Prompter(nn.Module):
                 expected="at least one branch, with different names",
                 got=f"{names}",
                 remedy="Name each branch once.",
+            )
+        if len({branch.site.after_start for branch in branches}) > 1:
+            raise PoolError(
+                expected="branches that all stand behind a text's start token, or all in front",
+                got=", ".join(f"{b.name}: after_start={b.site.after_start}" for b in branches),
+                remedy="Give all sites the same after_start.",
             )
         self.branches = nn.ModuleDict({branch.name: branch for branch in branches})
         self.started: list[int] = []
@@ -263,7 +271,8 @@ def sorted_prompts(
         layers[layer] = keys, values
         if span is not None:
             spans[layer] = span
-    return Prompts(tokens, layers, loss, selections, live, real, spans)
+    after = any(site.after_start for site, _, _ in read)
+    return Prompts(tokens, layers, loss, selections, live, real, spans, after)
 
 
 def split_prefix(

@@ -155,17 +155,20 @@ def language_model(kind: str) -> Any:
     return made.eval()
 
 
-def tokenizer(*, special: bool = True, start: bool = True, side: str = "right") -> Any:
+def tokenizer(
+    *, special: bool = True, start: bool = True, end: bool = True, side: str = "right"
+) -> Any:
     """Return a word-level tokenizer of WORDS; with `special`, texts become <s> … </s>.
 
-    Without `start` they become … </s>, as those of T5.
+    Without `start` they become … </s>, as those of T5; without `end` <s> …, as those of Llama.
     """
     words = {word: i for i, word in enumerate(SPECIAL + WORDS)}
     core = Tokenizer(WordLevel(words, unk_token="<unk>"))
     core.pre_tokenizer = Whitespace()
     if special:
         core.post_processor = TemplateProcessing(
-            single="<s> $A </s>" if start else "$A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+            single=" ".join(["<s>"] * start + ["$A"] + ["</s>"] * end),
+            special_tokens=[("<s>", 0), ("</s>", 2)],
         )
     return _transformers("PreTrainedTokenizerFast")(
         tokenizer_object=core,
@@ -189,6 +192,12 @@ def new(kind: str, **options: Any) -> Backbone:
     processor = image_processor() if kind in VISION else words
     made = language_model(kind) if kind in SPEAKING else model(kind)
     return wrap_model(made, processor, name=f"tiny-{kind}", **options)
+
+
+@cache
+def starting(kind: str) -> Backbone:
+    """Return a decoder whose tokenizer begins each text with a start token, as Llama's does."""
+    return wrap_model(language_model(kind), tokenizer(end=False), name=f"tiny-{kind}-start")
 
 
 KINDS: dict[str, Callable[..., Backbone]] = {

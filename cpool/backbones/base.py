@@ -252,6 +252,23 @@ class Backbone(FrozenModel):
     # ---- words --------------------------------------------------------------------------------
 
     @property
+    def has_start(self) -> bool:
+        """Whether every text begins with a start token, behind which a hard prompt stands."""
+        return self.start_token is not None
+
+    @cached_property
+    def start_token(self) -> int | None:
+        """The token that a decoder's tokenizer puts in front of every text; None if it does not.
+
+        Llama's, Mistral's and Gemma's do; SmolLM2's, Qwen's and GPT-2's do not.
+        """
+        if self.kind != "causal" or not hasattr(self.processor, "encode"):
+            return None
+        whole = self.processor.encode("a")
+        bare = self.processor.encode("a", add_special_tokens=False)
+        return int(whole[0]) if whole[:1] != bare[:1] else None
+
+    @property
     def vocabulary_size(self) -> int:
         """V, the number of words that `word_logits` scores."""
         return int(self.language_model.get_output_embeddings().out_features)
@@ -316,6 +333,23 @@ class Backbone(FrozenModel):
         own = own.to(self.device, copy=True)[None]
         with active(Call()), self._ready():
             return cache_of(self.model, own)
+
+    def read_of(
+        self, tokens: Int[Tensor, " T"], *, after_start: bool = False
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Return what a prefix of these words is: `cache_of` or, of an encoder–decoder, `said_of`.
+
+        Args:
+            tokens: their ids.
+            after_start: read behind the start token, if the tokenizer has one.
+        """
+        if self.kind != "causal":
+            return self.said_of(tokens)
+        start = self.start_token if after_start else None
+        if start is None:
+            return self.cache_of(tokens)
+        kept = self.cache_of(torch.cat([tokens.new_tensor([start]), tokens]))
+        return [(key[:, :, 1:], value[:, :, 1:]) for key, value in kept]
 
     def said_of(self, tokens: Int[Tensor, " T"]) -> list[tuple[Tensor, Tensor]]:
         """Return the keys and values of a decoder beside an encoder that repeats what it has read.

@@ -11,6 +11,7 @@ from cpool.backbones import Backbone
 from cpool.backbones._inputs import Batch
 from cpool.errors import DataError
 from cpool.inject import encode
+from cpool.inject.start import hidden_start
 from cpool.language.blocks import by_blocks
 from cpool.prompter import Prompts
 
@@ -44,8 +45,11 @@ def text_prompts(backbone: Backbone, text: str) -> Prompts:
     ids = torch.tensor(backbone.processor.encode(text, add_special_tokens=False))
     if not len(ids):
         raise DataError(expected="a text with words", got=repr(text), remedy="Give some.")
-    layers = dict(enumerate(backbone.cache_of(ids)))
-    return Prompts(None, layers, torch.zeros((), device=backbone.device), {})
+    if backbone.kind != "causal":
+        backbone.cache_of(ids)  # says why a T5 does not do
+    layers = dict(enumerate(backbone.read_of(ids, after_start=True)))
+    none = torch.zeros((), device=backbone.device)
+    return Prompts(None, layers, none, {}, after_start=True)
 
 
 def divergence(
@@ -86,6 +90,8 @@ def agreement(
     for start in range(0, len(texts), batch_size):
         batch = backbone.prepare(list(texts[start : start + batch_size]), room)
         number = int(batch["attention_mask"].sum())
+        if (hidden := hidden_start(backbone, batch)) is not None:
+            number -= int(hidden.sum())
         for part, agreeing in _parts(backbone, batch, first, second):
             apart += float(part) * number
             same += int(agreeing)
@@ -121,4 +127,8 @@ def _length(prompts: Prompts | None) -> int:
 
 def _states(backbone: Backbone, batch: Batch, prompts: Prompts | None) -> Float[Tensor, "n D"]:
     encoded = encode(backbone, batch, prompts)
-    return encoded.hidden_states[-1][encoded.mask]
+    real, hidden = encoded.mask, hidden_start(backbone, batch)
+    if hidden is not None:  # whether prompts stand in front of a start token or behind it
+        real = real.clone()
+        real[:, -hidden.shape[1] :] &= ~hidden.to(real.device)
+    return encoded.hidden_states[-1][real]

@@ -169,11 +169,13 @@ def _branch(backbone: Backbone, text: str, length: int, kind: str) -> Branch:
     """Return a branch of one slot that starts from the first words of the text."""
     site: Site
     if kind == "tokens":
-        site, width, init = EmbeddingSite(), backbone.hidden_size, from_text(backbone, text)
+        site = EmbeddingSite(after_start=backbone.has_start)
+        width, init = backbone.hidden_size, from_text(backbone, text)
     else:
-        site = PrefixSite(tuple(range(backbone.num_layers)), backbone.num_kv_heads)
+        layers = tuple(range(backbone.num_layers))
+        site = PrefixSite(layers, backbone.num_kv_heads, after_start=backbone.has_start)
         width = backbone.num_kv_heads * backbone.head_dim
-        init = from_text_cache(backbone, text)
+        init = from_text_cache(backbone, text, after_start=True)
     pool = PromptPool(site.sites, length, width, init)
     return Branch("distilled", pool, Everything(), site, start=1).to(backbone.device)
 

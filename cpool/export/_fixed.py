@@ -6,6 +6,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from cpool.backbones import Backbone
 from cpool.errors import BackboneError, ConfigError, PoolError, unknown
 from cpool.policies import GaussianRouter, NearestCentroid, TopK
 from cpool.prompter import Branch, Prompter, Prompts, sorted_prompts
@@ -101,8 +102,14 @@ def _selection(branch: Branch, index: Tensor, weight: Tensor | None) -> Selectio
 
 
 @torch.no_grad()
-def fixed_prompts(prompter: Prompter | None, selections: Mapping[str, Selection]) -> Prompts | None:
-    """Return the prompts of a fixed selection, a batch of 1; None where the slots have none."""
+def fixed_prompts(
+    backbone: Backbone, prompter: Prompter | None, selections: Mapping[str, Selection]
+) -> Prompts | None:
+    """Return the prompts of a fixed selection, a batch of 1; None where the slots have none.
+
+    Raises:
+        BackboneError: prompts behind a start token, which the text of a program has in front.
+    """
     if prompter is None:
         return None
     if any(s.fits is not None and not bool(s.fits.all()) for s in selections.values()):
@@ -111,4 +118,11 @@ def fixed_prompts(prompter: Prompter | None, selections: Mapping[str, Selection]
     for branch in prompter:
         values, selection = branch.read(selections[branch.name])
         read.append((branch.site, values, selection.real))
-    return sorted_prompts(read, torch.zeros(()), selections)
+    made = sorted_prompts(read, torch.zeros(()), selections)
+    if made.after_start and backbone.start_token is not None:
+        raise BackboneError(
+            expected="prompts in front of a text, to be run as one pass",
+            got=f"prompts behind the start token of a text for {backbone.name!r}",
+            remedy="Use sites with after_start=False.",
+        )
+    return made

@@ -108,7 +108,7 @@ def export_prompted(
         )
     _refuse(model, slots, task)
     selections = fixed_selections(model.prompter, slots, task)
-    prompts = fixed_prompts(model.prompter, selections)
+    prompts = fixed_prompts(model.backbone, model.prompter, selections)
     first = next(iter(selections.values()), None)
     slot = None if first is None else int(first.index[0, 0])
     allowed = None if task is None else model.tasks[task]

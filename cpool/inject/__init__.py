@@ -15,6 +15,7 @@ from cpool.inject._checks import check_encodes, checked
 from cpool.inject.branching import branched
 from cpool.inject.embedding import hooked, insert, through_inputs
 from cpool.inject.prefix import prefixes
+from cpool.inject.start import started
 from cpool.prompter import Prompts
 
 __all__ = ["Encoded", "arranged", "branched", "encode", "masks_prompts", "prefixes", "rows_of"]
@@ -26,7 +27,8 @@ class Encoded(NamedTuple):
     Attributes:
         hidden_states: the final state [B T+N D] alone; or all L+1 of them, the embeddings (with
             prompts) first and the final state last.
-        mask: True for real tokens, False for prompts and padding, [B T+N].
+        mask: True for real tokens, False for prompts and padding, [B T+N]; a start token that
+            prompts stand behind is one of the prompts.
         prompts: the rows of the prompt tokens, an empty slice when there are none.
         real: False for those that are padding, [B N]; None: there are none.
     """
@@ -58,6 +60,7 @@ def encode(
         BackboneError: prompts that the model cannot carry, or that it silently skipped.
         DataError: inputs of a wrong shape, or longer than the model allows with the prompts.
     """
+    batch, prompts = started(backbone, batch, prompts)
     _check_masks(backbone, prompts)
     inputs = backbone.model_inputs(batch)
     size = len(next(iter(inputs.values())))

@@ -11,6 +11,7 @@ from cpool.backbones._inputs import Batch
 from cpool.errors import BackboneError, DataError
 from cpool.inject._checks import checked, refuse_live
 from cpool.inject.prefix import prefixes
+from cpool.inject.start import started
 from cpool.prompter import Prompts
 
 __all__ = ["branched", "window_of"]
@@ -44,6 +45,7 @@ def branched(
     """
     refuse_live(prompts)
     _check_attends(backbone)
+    batch, prompts = started(backbone, batch, prompts)
     inputs = backbone.model_inputs(batch)
     size = len(inputs["input_ids"])
     given = checked(backbone, prompts, size)

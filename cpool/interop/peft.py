@@ -20,6 +20,7 @@ from torch import Tensor
 from cpool._io import read_json, write_bytes, write_json
 from cpool.backbones import Backbone
 from cpool.errors import CheckpointError, ConfigError, CpoolError, DataError, PoolError
+from cpool.inject.start import start_values
 from cpool.pool import PromptPool
 from cpool.prompter import Branch, EmbeddingSite, PrefixSite, Prompter, Site
 from cpool.ready_pool import pool_of
@@ -173,6 +174,7 @@ def export_peft(
     base: str | None = None,
     task_type: TaskType = "CAUSAL_LM",
     cartridge: bool = False,
+    backbone: Backbone | None = None,
 ) -> Path:
     """Write a slot as an adapter of PEFT for a language model.
 
@@ -188,10 +190,13 @@ def export_peft(
         task_type: PEFT's name of what the base model is: "SEQ_2_SEQ_LM" for T5.
         cartridge: write prefixes as CARTRIDGE, PEFT's kind for a distilled document: the same keys
             and values.
+        backbone: that the slot is of; needed where it stands behind a text's start token. In PEFT
+            prompts are in front of all, so the start token becomes the first of the prompt, and
+            texts are to be read without theirs (`add_special_tokens=False`).
 
     Raises:
-        PoolError: no such slot, prefixes that PEFT has no place for, or a cartridge of tokens or
-            for an encoder–decoder.
+        PoolError: no such slot, prefixes that PEFT has no place for, a cartridge of tokens or for
+            an encoder–decoder, or a slot behind a start token without its backbone.
         ConfigError: another task_type.
     """
     if task_type not in ("CAUSAL_LM", "SEQ_2_SEQ_LM"):
@@ -216,6 +221,9 @@ def export_peft(
     place = branch.pool.check_slot(slot)
     length = branch.pool.length_of(place)
     values = branch.pool.read(torch.tensor(place)).detach().float().cpu()[:, :length]
+    if site.after_start:
+        values = torch.cat([_start(branch, backbone), values], dim=1)
+        length += 1
     sites, _, width = values.shape
     config: dict[str, Any] = {
         "base_model_name_or_path": base,
@@ -255,6 +263,17 @@ def export_peft(
     write_bytes(folder / WEIGHTS, data)
     write_json(folder / CONFIG, config)
     return folder
+
+
+def _start(branch: Branch, backbone: Backbone | None) -> Float[Tensor, "_ 1 W"]:
+    """Return what a start token is at the site of a branch."""
+    if backbone is None or backbone.start_token is None:
+        raise PoolError(
+            expected="backbone=…, whose start token the slot stands behind",
+            got="none" if backbone is None else f"{backbone.name!r}, which has no start token",
+            remedy="Pass the backbone that the slot was trained on.",
+        )
+    return start_values(backbone, prefix=isinstance(branch.site, PrefixSite)).float().cpu()
 
 
 def pool_from_peft(

@@ -11,6 +11,7 @@ from cpool.backbones.completions import IGNORED
 from cpool.errors import DataError
 from cpool.inject import encode
 from cpool.inject._checks import refuse_live
+from cpool.inject.start import started
 from cpool.language.blocks import by_blocks
 from cpool.language.decoding import answered
 from cpool.language.sharing import prompt_once
@@ -64,6 +65,7 @@ def _followed(
     real: Bool[Tensor, "B L"],
 ) -> Float[Tensor, "B L D"]:
     """Return the states from which a decoder predicts each word of the completions."""
+    batch, prompts = started(backbone, batch, prompts)
     inputs = backbone.model_inputs(batch)
     asked = inputs["attention_mask"]
     # Nothing is predicted after the last word, so it is not run.

@@ -13,6 +13,7 @@ from cpool.backbones._inputs import Batch, check_length
 from cpool.errors import ConfigError
 from cpool.inject import prefixes
 from cpool.inject._checks import checked, refuse_live
+from cpool.inject.start import started
 from cpool.prompter import Prompts
 
 __all__ = ["generate", "padding"]
@@ -43,6 +44,7 @@ def generate(
     refuse_live(prompts)
     model = backbone.language_model
     _check_options(options, model.generation_config)
+    batch, prompts = started(backbone, batch, prompts)
     inputs = backbone.model_inputs(batch)
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     given = checked(backbone, prompts, len(ids))

@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 from cpool.backbones import Backbone
 from cpool.backbones._inputs import Batch
 from cpool.inject import branched
+from cpool.inject.start import started
 from cpool.language.decoding import decoded
 from cpool.language.sharing import prompt_once, read_once
 from cpool.language.trie import LabelTrie
@@ -43,6 +44,7 @@ def score_labels(
     """
     if prompts is None and not torch.is_grad_enabled():
         batch, prompts = read_once(backbone, batch)
+    batch, prompts = started(backbone, batch, prompts)
     prompts = prompt_once(backbone, prompts, len(batch["input_ids"]))
     run = decoded if backbone.kind == "seq2seq" else branched
     root, nodes = run(backbone, batch, prompts, trie.tokens, trie.ancestors(), trie.depths)

@@ -66,7 +66,7 @@ class HardPromptTuning(LabelMethod):
             backbone.word_table,
             banned=sorted(banned),
         )
-        return self.tuned(backbone, words, EmbeddingSite(), pool)
+        return self.tuned(backbone, words, EmbeddingSite(after_start=backbone.has_start), pool)
 
 
 def words_of_slot(model: PromptedModel, slot: int = 0) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from cpool.backbones import Backbone
-from cpool.initialisers import from_text_cache, normal
+from cpool.initialisers import Initialiser, from_text_cache, normal
 from cpool.methods._language import LabelMethod
 from cpool.model import PromptedModel
 from cpool.pool import PromptPool
@@ -75,7 +75,8 @@ class PrefixTuning(LabelMethod):
 
     def compose(self, backbone: Backbone) -> PromptedModel:
         """A branch of prefixes on all layers, and the scores of the labels."""
-        site = PrefixSite(tuple(range(backbone.prefix_layers)), backbone.num_kv_heads)
+        layers = tuple(range(backbone.prefix_layers))
+        site = PrefixSite(layers, backbone.num_kv_heads, after_start=backbone.has_start)
         length = self.token_count(backbone, self.length, self.text)
         return self.tuned(backbone, self.words(backbone), site, self._pool(backbone, site, length))
 
@@ -83,5 +84,8 @@ class PrefixTuning(LabelMethod):
         width = backbone.num_kv_heads * backbone.head_dim
         if self.through is not None:
             return ThroughPool(site.sites, length, width, inner=self.through)
-        start = normal(self.std) if self.init == "random" else from_text_cache(backbone, self.text)
+        start = normal(self.std) if self.init == "random" else self._words(backbone)
         return PromptPool(site.sites, length, width, start)
+
+    def _words(self, backbone: Backbone) -> Initialiser:
+        return from_text_cache(backbone, self.text, after_start=True)

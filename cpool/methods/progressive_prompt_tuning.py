@@ -59,7 +59,7 @@ class ProgressivePromptTuning(LabelMethod):
 
     def compose(self, backbone: Backbone) -> PromptedModel:
         """One branch at the embedding that grows by a slot each task, and scores of the labels."""
-        words, site = self.words(backbone), EmbeddingSite()
+        words, site = self.words(backbone), EmbeddingSite(after_start=backbone.has_start)
         pool = PromptPool(
             site.sites,
             self.token_count(backbone, self.length, self.text),

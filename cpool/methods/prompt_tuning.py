@@ -89,7 +89,7 @@ class PromptTuning(LabelMethod):
     def compose(self, backbone: Backbone) -> PromptedModel:
         """A branch at the embedding, and the scores of the labels."""
         words = self.words(backbone)
-        site = EmbeddingSite()
+        site = EmbeddingSite(after_start=backbone.has_start)
         pool = PromptPool(
             site.sites,
             self.token_count(backbone, self.length, self.text),

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import GenerationMixin
@@ -16,6 +16,7 @@ from cpool.by_kind import by_kind
 from cpool.errors import ConfigError, DataError
 from cpool.inject import encode
 from cpool.inject.recompute import check_recomputes, recomputed
+from cpool.inject.start import hidden_start, started
 from cpool.interop.transformers.completions import Asked, asked, batch_of, completion_rows
 from cpool.interop.transformers.config import CpoolConfig, described
 from cpool.interop.transformers.model import Batches, CpoolModel
@@ -48,6 +49,9 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
     Loss: `−mean_i log p(x_i | P, x_<i)` over positions with labels x_i ≠ −100, the completion
     (Lester et al., EMNLP 2021). Logits are [B T V], aligned with `input_ids`: positions of the
     prompt P are none of the answer, so labels need no shift beyond that of every causal model.
+
+    Where the tokenizer begins a text with a start token, prompts stand behind it. Then the first
+    word of a row is no label, since what predicts it is the last of the prompt.
 
     A task is one of completions, without classes; to the parts below it is one class, named as the
     task. The query by which a prompt is chosen reads what is asked alone, in training and in
@@ -162,6 +166,7 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
         logits = self.backbone.word_logits(states)
         loss = None
         if labels is not None:
+            labels = self._predicted(batch, labels)
             size, number = self.backbone.vocabulary_size, num_items_in_batch
             loss = self.loss_function(logits, labels, size, num_items_in_batch=number) + penalty
         return CausalLMOutput(loss=loss, logits=logits)
@@ -211,14 +216,31 @@ class CpoolForCausalLM(CpoolModel, GenerationMixin):
         prompts = model.passes.choose(query, task, len(ids))
 
         def run(rows: Mapping[str, Tensor], own: Prompts | None) -> Tensor:
+            rows, own = started(self.backbone, rows, own)
             own = prompt_once(self.backbone, own, len(rows["input_ids"]))
             with self._kept():
                 made = encode(self.backbone, rows, own)
             return made.hidden_states[-1][:, -ids.shape[1] :].flatten(1)
 
         states = by_kind(self.backbone, batch, prompts, run).view(*ids.shape, -1)
+        if (hidden := self._hidden(batch)) is not None:
+            # The prompts, not the start token's own place, are what is in front of the first word.
+            states = torch.where(hidden[..., None].to(states.device), states.detach(), states)
         penalty = torch.zeros(()) if prompts is None else prompts.loss
         return states, penalty.to(states.device)
+
+    def _hidden(self, batch: Mapping[str, Tensor]) -> Bool[Tensor, "B T"] | None:
+        """Return where the start tokens are that prompts stand behind; None where none do."""
+        prompter = self.prompted.prompter
+        behind = prompter is not None and any(branch.site.after_start for branch in prompter)
+        return hidden_start(self.backbone, batch) if behind else None
+
+    def _predicted(self, batch: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+        """Return the labels without those that no state of the text's own predicts."""
+        hidden = self._hidden(batch)
+        if hidden is None:
+            return labels
+        return labels.masked_fill(hidden.roll(1, dims=1).to(labels.device), -100)
 
     # ---- memory -------------------------------------------------------------------------------
 
