@@ -21,7 +21,12 @@ from benchmarks.comparison import (
     kind_of,
     signed,
 )
-from benchmarks.language_choices import label_scores, prompt_length, prompt_steps
+from benchmarks.language_choices import (
+    label_scores,
+    prompt_length,
+    prompt_steps,
+    taught_prompt,
+)
 from benchmarks.language_streams import stream_section
 from benchmarks.limits import few_pairs
 from benchmarks.panel_cost_table import cost_pictures, cost_section
@@ -295,6 +300,8 @@ def outputs(results: Path = RESULTS) -> dict[Path, str]:
     for name, heading, section in CHOICES:
         if (file := results / "studies" / f"{name}.json").is_file():
             lines += [f"## {heading}", "", *section(read_json(file)), ""]
+    if (file := results / "taught-prompt.json").is_file():
+        lines += ["## Taught by LoRA", "", *taught_prompt(read_json(file)), ""]
     lines += stream_section(results)
     return {PAGE: "\n".join(lines).rstrip() + "\n", **pictures}
 

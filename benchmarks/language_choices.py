@@ -8,7 +8,7 @@ from benchmarks.study_results import Table
 from cpool.report import text
 from cpool.report.results import Stat
 
-__all__ = ["label_scores", "prompt_length", "prompt_steps"]
+__all__ = ["label_scores", "prompt_length", "prompt_steps", "taught_prompt"]
 
 METRIC = "average_accuracy"
 
@@ -76,6 +76,37 @@ def prompt_length(document: Mapping[str, Any]) -> list[str]:
     lines = _rows(table, xs, gaps, "gained")
     lines[0] = f"| {document['x']} |{lines[0].removeprefix('| |')}"
     return [document["question"].strip(), "", *(x for x in lines if not x.startswith("| *"))]
+
+
+def taught_prompt(measured: Mapping[str, Any]) -> list[str]:
+    """Return what a prompt reaches on labels, and on the answers of LoRA.
+
+    Args:
+        measured: by `benchmarks.taught_prompt`.
+    """
+    rows, settings = measured["rows"], measured["settings"]
+    found: dict[str, dict[int, float]] = {}
+    for row in rows:
+        found.setdefault(row["way"], {})[row["seed"]] = 100 * row["accuracy"]
+    lines = [
+        "The best of the other rows as a teacher: LoRA learns the labels of "
+        f"{settings['labelled']} queries a domain of CLINC150, and a prompt learns what LoRA then "
+        f"answers, to the same queries or to {settings['unlabelled']} a domain whose labels nobody "
+        f"reads; {settings['steps']} steps each. Does it come nearer to LoRA? Made by `python -m "
+        "benchmarks.taught_prompt`, in float32.",
+        "",
+        "| learned from | accuracy, % | ahead of labels | ahead of LoRA |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for way, values in found.items():
+        name = "`lora`, labels" if way == LORA else f"prompt, {way}"
+        cells = [text.with_deviation(Stat.of(values.values()), 1.0, 1)]
+        for other in ("labels", LORA):
+            gap = Stat.of(values[s] - found[other][s] for s in values if s in found[other])
+            same = gap is None or way == other or (way == LORA and other == "labels")
+            cells.append("" if same else signed(gap).removesuffix(" points"))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
 
 
 def _gap(table: Table, panel: str, name: str, xs: Sequence[Any]) -> Stat | None:

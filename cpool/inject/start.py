@@ -132,6 +132,8 @@ def _kept(backbone: Backbone) -> list[tuple[Float[Tensor, "1 H 1 E"], Float[Tens
     """Return the keys and values of the start token on every layer, asked once."""
     kept = _KEPT.get(backbone)
     if kept is None or kept[0][0].device != backbone.device:
-        with torch.no_grad():
+        # What is kept is used again in training, so no mode of this pass may stay in it.
+        exact = torch.autocast(backbone.device.type, enabled=False)
+        with torch.inference_mode(False), torch.no_grad(), exact:
             kept = _KEPT[backbone] = backbone.cache_of(torch.tensor([backbone.start_token]))
     return kept

@@ -4,7 +4,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks.language_choices import label_scores, prompt_length, prompt_steps
+from benchmarks.language_choices import (
+    label_scores,
+    prompt_length,
+    prompt_steps,
+    taught_prompt,
+)
 
 
 def study(x: str, rows: dict[tuple[str, str, Any], list[float]]) -> dict[str, Any]:
@@ -70,4 +75,24 @@ def test_what_a_longer_prompt_gains() -> None:
         "| tokens | 20 | 80 | gained |",
         "| --- | ---: | ---: | ---: |",
         "| `soft` | 55.0 ± 7.1 | 40.0 ± 0.0 | −15.0 ± 7.1 |",
+    ]
+
+
+def test_a_taught_prompt_is_compared_with_labels_and_with_its_teacher_seed_by_seed() -> None:
+    ways = {"lora": [0.7, 0.6], "labels": [0.5, 0.5], "teacher": [0.6, 0.58]}
+    made = taught_prompt(
+        {
+            "settings": {"labelled": 16, "unlabelled": 64, "steps": 160},
+            "rows": [
+                {"way": way, "seed": seed, "accuracy": value}
+                for way, values in ways.items()
+                for seed, value in enumerate(values)
+            ],
+        }
+    )
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in made[4:]]
+    assert cells == [
+        ["`lora`, labels", "65.0 ± 7.1", "", ""],
+        ["prompt, labels", "50.0 ± 0.0", "", "−15.0 ± 7.1"],
+        ["prompt, teacher", "59.0 ± 1.4", "+9.0 ± 1.4", "−6.0 ± 5.7"],
     ]

@@ -9,7 +9,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from cpool import Learner
-from cpool.backbones import Backbone
+from cpool.backbones import Backbone, wrap_model
 from cpool.distil import agreement, distil
 from cpool.distil.comparing import text_prompts
 from cpool.errors import BackboneError, PoolError
@@ -154,6 +154,21 @@ def naive(backbone: Backbone, rows: Tensor, text: str) -> Tensor:
     place = torch.arange(row.shape[1])[None]
     made = backbone.plain_model(inputs_embeds=row, position_ids=place).last_hidden_state[0]
     return made[-(len(ids) - 1) :]
+
+
+def test_what_is_kept_of_the_token_trains_after_a_pass_in_inference_mode() -> None:
+    kind = "llama"
+    backbone = wrap_model(tiny.language_model(kind), tiny.tokenizer(end=False))
+    branch = branch_of(backbone, "prefix", HARD[:1])
+    trie = label_trie(NAMES, backbone.processor)
+    batch = backbone.prepare(TEXTS)
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        score_labels(backbone, batch, chosen(branch, [0, 0, 0]), trie)
+    scores = score_labels(backbone, batch, chosen(branch, [0, 0, 0]), trie)
+    hard = backbone.prepare([f"{HARD[0]} {text}" for text in TEXTS])
+    torch.testing.assert_close(scores, score_labels(backbone, hard, None, trie), **CLOSE)
+    scores.sum().backward()
+    assert branch.pool.blocks[0].grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("shared", [True, False])
