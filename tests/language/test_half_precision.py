@@ -5,26 +5,30 @@ import torch
 
 from cpool.backbones import Backbone, wrap_model
 from cpool.learner import Learner
-from cpool.methods import PromptTuning
+from cpool.methods import PrefixTuning, PromptTuning
 from tests import tiny
 from tests.common.rows import LABELS
 from tests.common.tasks import stream
 
-KINDS = [*tiny.DECODERS, *tiny.SEQ2SEQ]
+METHODS = {"tokens": PromptTuning, "prefix": PrefixTuning}
 
 
-def learner(backbone: Backbone) -> Learner:
-    model = PromptTuning(length=3, labels=LABELS).build(backbone)
+def learner(what: str, backbone: Backbone) -> Learner:
+    model = METHODS[what](length=3, labels=LABELS, init="text", text="the red house").build(
+        backbone
+    )
     return Learner(model, seed=0, device="cpu", quiet=True, epochs=2, batch_size=6)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("what", METHODS)
+@pytest.mark.parametrize("kind", [*tiny.SPEAKING, "llama with a start token"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_prompt_in_float32_trains_before_a_model_in_half_precision(kind, dtype) -> None:
-    tokenizer = tiny.backbone(kind).processor
+def test_a_prompt_in_float32_trains_before_a_model_in_half_precision(kind, dtype, what) -> None:
+    kind, _, start = kind.partition(" ")
+    tokenizer = (tiny.starting if start else tiny.backbone)(kind).processor
     backbone = wrap_model(tiny.language_model(kind).to(dtype), tokenizer)
     before = {name: part.clone() for name, part in backbone.language_model.state_dict().items()}
-    run = learner(backbone)
+    run = learner(what, backbone)
     first = run.model.prompter.branches["prompt"].pool
     run.fit_task(stream(kind)[0])
     values = first.values().detach().clone()
@@ -36,7 +40,7 @@ def test_a_prompt_in_float32_trains_before_a_model_in_half_precision(kind, dtype
     assert all(part.dtype == dtype or not part.is_floating_point() for part in after.values())
     assert all(torch.equal(part, after[name]) for name, part in before.items())
     # What was learned scores nearly the same before the same weights in float32.
-    again = learner(wrap_model(tiny.language_model(kind).to(dtype).float(), tokenizer))
+    again = learner(what, wrap_model(tiny.language_model(kind).to(dtype).float(), tokenizer))
     for task in (stream(kind)[0], stream(kind)[1]):
         again.fit_task(task)
     other, learned = again.model, run.model.state_dict()
