@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.comparison import LORA, signed
+from benchmarks.study_page import is_clear
 from benchmarks.study_results import Table
 from cpool.report import text
 from cpool.report.results import Stat
@@ -89,8 +90,8 @@ def taught_prompt(measured: Mapping[str, Any]) -> list[str]:
     for row in rows:
         found.setdefault(row["way"], {})[row["seed"]] = 100 * row["accuracy"]
     lines = [
-        "The best of the other rows as a teacher: LoRA learns the labels of "
-        f"{settings['labelled']} queries a domain of CLINC150, and a prompt learns what LoRA then "
+        "On the ten domains of CLINC150, LoRA as a teacher: it learns the labels of "
+        f"{settings['labelled']} queries a domain, and a prompt learns what LoRA then "
         f"answers, to the same queries or to {settings['unlabelled']} a domain whose labels nobody "
         f"reads; {settings['steps']} steps each. Does it come nearer to LoRA? Made by `python -m "
         "benchmarks.taught_prompt`, in float32.",
@@ -106,7 +107,11 @@ def taught_prompt(measured: Mapping[str, Any]) -> list[str]:
             same = gap is None or way == other or (way == LORA and other == "labels")
             cells.append("" if same else signed(gap).removesuffix(" points"))
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    return lines
+    told = [way for way in found if way not in (LORA, "labels")]
+    gaps = {w: Stat.of(v - found["labels"][s] for s, v in found[w].items()) for w in told}
+    apart = [way for way, gap in gaps.items() if gap is not None and is_clear(gap)]
+    said = f"Clearly apart from labels: {', '.join(apart)}." if apart else "None is clearly apart "
+    return [*lines, "", said if apart else f"{said}from what labels alone give."]
 
 
 def _gap(table: Table, panel: str, name: str, xs: Sequence[Any]) -> Stat | None:

@@ -12,7 +12,7 @@ from cpool.report import text
 from cpool.report.results import Stat
 from cpool.report.significance import ALPHA
 
-__all__ = ["found", "page"]
+__all__ = ["found", "is_clear", "page"]
 
 HEAD = """\
 # Studies
@@ -86,7 +86,7 @@ def _parted(table: Table, metric: str) -> str:
         known = {cell: stat for cell, stat in stats.items() if stat is not None}
         sides = []
         for word, side in (("above", 1), ("below", -1)):
-            clear = [c for c, stat in known.items() if side * stat.mean > 0 and _clear(stat)]
+            clear = [c for c, stat in known.items() if side * stat.mean > 0 and is_clear(stat)]
             where = ", ".join(f"{panel} {x}".strip() for panel, x in clear)
             sides.append(f"clearly {word} in {len(clear)}" + (f" ({where})" if where else ""))
         mean = sum(stat.mean for stat in known.values()) / max(len(known), 1)
@@ -136,11 +136,11 @@ def _change(
     )
     if stat.deviation is None:
         return f"{verb}{unit} (one seed)"
-    clear = "clear" if _clear(stat) else "not clear"
+    clear = "clear" if is_clear(stat) else "not clear"
     return f"{verb} ± {stat.deviation:.{known.digits}f}{unit} ({clear})"
 
 
-def _clear(stat: Stat) -> bool:
+def is_clear(stat: Stat) -> bool:
     """Tell whether a paired t test parts a mean of differences from 0; never one seed alone."""
     if stat.deviation is None:
         return False

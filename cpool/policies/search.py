@@ -72,7 +72,7 @@ class KeyIndex:
         probe: share of the clusters that a query looks into, for "ivf".
     """
 
-    def __init__(self, kind: IndexKind = "ivf", probe: float = 1 / 4) -> None:
+    def __init__(self, kind: IndexKind = "ivf", probe: float = 1 / 2) -> None:
         if kind not in ("ivf", "hnsw") or not 0 < probe <= 1:
             raise ConfigError(
                 expected='an index "ivf" or "hnsw" and a probe in (0, 1]',

@@ -79,7 +79,7 @@ def test_what_a_longer_prompt_gains() -> None:
 
 
 def test_a_taught_prompt_is_compared_with_labels_and_with_its_teacher_seed_by_seed() -> None:
-    ways = {"lora": [0.7, 0.6], "labels": [0.5, 0.5], "teacher": [0.6, 0.58]}
+    ways = {"lora": [0.7, 0.6], "labels": [0.5, 0.5], "teacher": [0.6, 0.6], "other": [0.4, 0.6]}
     made = taught_prompt(
         {
             "settings": {"labelled": 16, "unlabelled": 64, "steps": 160},
@@ -90,9 +90,11 @@ def test_a_taught_prompt_is_compared_with_labels_and_with_its_teacher_seed_by_se
             ],
         }
     )
-    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in made[4:]]
+    assert made[-1] == "Clearly apart from labels: teacher."
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in made[4:-2]]
     assert cells == [
         ["`lora`, labels", "65.0 ± 7.1", "", ""],
         ["prompt, labels", "50.0 ± 0.0", "", "−15.0 ± 7.1"],
-        ["prompt, teacher", "59.0 ± 1.4", "+9.0 ± 1.4", "−6.0 ± 5.7"],
+        ["prompt, teacher", "60.0 ± 0.0", "+10.0 ± 0.0", "−5.0 ± 7.1"],
+        ["prompt, other", "50.0 ± 14.1", "+0.0 ± 14.1", "−15.0 ± 21.2"],
     ]
