@@ -324,12 +324,16 @@ class Learner:
             )
 
     def evaluate(
-        self, tasks: Stream | Sequence[Task], *, told: bool | None = None, cached: bool = True
+        self,
+        tasks: Stream | Sequence[Task] | Task,
+        *,
+        told: bool | None = None,
+        cached: bool = True,
     ) -> list[float]:
         """Return the accuracy on the test data of each task.
 
         Args:
-            tasks: a stream, or some of its tasks.
+            tasks: a stream, some of its tasks, or one.
             told: whether the model is told the task (task-incremental streams; the default
                 follows the stream's scenario). Joint training has had one task of all classes, so
                 that it is told the classes of the task instead.
@@ -341,7 +345,8 @@ class Learner:
         told = getattr(tasks, "scenario", "class") == "task" if told is None else told
         self._need_task()
         check_answerable(self.model, told)
-        some = [task if not told else self._mine(task) for task in tasks[:]]
+        each = [tasks] if isinstance(tasks, Task) else tasks[:]
+        some = [task if not told else self._mine(task) for task in each]
         accuracies, self.usage = self.predictor.accuracies(some, told=told, cached=cached)
         return accuracies
 

@@ -72,6 +72,12 @@ def test_the_last_evaluation_without_cache_equals_the_cached_one():
     assert matrix.values[-1].tolist() == run.evaluate(stream("vit"))
 
 
+def test_one_task_is_evaluated_as_a_list_of_one():
+    run, made = learner(), stream("vit")
+    run.fit_task(made[0])
+    assert run.evaluate(made[0]) == run.evaluate([made[0]]) == run.evaluate(made[:1])
+
+
 def test_joint_fills_the_last_row_only():
     run = learner(Joint(of="ncm"))
     matrix = run.run(stream("vit"))
