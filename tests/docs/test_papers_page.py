@@ -65,6 +65,22 @@ def test_the_table_is_made_of_the_results(found) -> None:
         assert cells == [shown, *(with_deviation(stat, 1.0) for stat in stats)]
 
 
+def test_what_is_said_of_cifar() -> None:
+    path = ROOT / "benchmarks" / "results" / "cifar100-small" / "results.json"
+    rows = rows_of(json.loads(path.read_text(encoding="utf-8")))
+    shown = {row.label: with_deviation(row.stat("average_accuracy"), 100.0) for row in rows}
+    part = " ".join(PAGE[PAGE.index("On [CIFAR-100-small]") :].split("\n\n")[0].split())
+    for said, label in (
+        ("L2P has", "l2p"),
+        ("DualPrompt", "dualprompt"),
+        ("CODA-Prompt", "coda_prompt"),
+        ("The class means have", "ncm"),
+        ("HiDe-Prompt", "hide_prompt"),
+        ("ridge regression", "ridge"),
+    ):
+        assert f"{said} {shown[label]}" in part, label
+
+
 def test_the_papers_order_is_on_no_stream_and_the_closed_forms_are_ahead(found) -> None:
     for name, rows in found.items():
         means = [rows[label].mean for label in ORDER]
